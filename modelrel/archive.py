@@ -1,0 +1,175 @@
+"""Files on disk: digests, write-then-rename, and zips whose bytes depend on their content alone."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import stat
+import tempfile
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from modelrel.errors import Invalid, Unavailable
+from modelrel.values import File
+
+UNFINISHED: Final = ".unfinished-"
+"""Prefix of every temporary name: whatever starts with it may be deleted when nobody holds the folder."""
+
+_EPOCH: Final = (1980, 1, 1, 0, 0, 0)  # the earliest date that a zip entry can carry
+
+
+def sha256(path: Path) -> str:
+    """Return the sha256 (hex) of the file at `path`, read in pieces."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def describe(path: Path, folder: Path) -> File:
+    """Return digest and size of `path`, named relative to `folder` with `/`."""
+    return File(path=path.relative_to(folder).as_posix(), sha256=sha256(path), size=path.stat().st_size)
+
+
+def walk(top: Path) -> Iterator[Path]:
+    """Yield every regular file below `top`, sorted by its POSIX path; a link is an error.
+
+    Raises `Invalid` for a symbolic link, a socket or a device: what is released is plain files.
+    """
+    found = []
+    for folder, _, names in os.walk(top):
+        found += [Path(folder, name) for name in names]
+    for path in sorted(found, key=lambda path: path.relative_to(top).as_posix()):
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise Invalid(f"{path} is not a regular file", "Replace links and special files by plain files.")
+        yield path
+
+
+def describe_tree(top: Path, folder: Path) -> tuple[File, ...]:
+    """Return digest and size of every file below `top`, named relative to `folder`, sorted."""
+    return tuple(describe(path, folder) for path in walk(top))
+
+
+def within(folder: Path, name: str) -> Path:
+    """Return `folder / name`, having made sure that it cannot be outside `folder`.
+
+    Raises `Invalid` for an absolute path, a drive, a `..` part, or a control character.
+    """
+    pure = PurePosixPath(name.replace("\\", "/"))
+    unsafe = pure.is_absolute() or ".." in pure.parts or ":" in (pure.parts or ("",))[0]
+    if unsafe or not pure.parts or any(ord(char) < 32 for char in name):
+        raise Invalid(
+            f"the file name {name!r} leads outside its folder",
+            "The model was logged with an unsafe artifact name; log it again without it.",
+        )
+    path = folder.joinpath(*pure.parts)
+    # A name without ".." can still leave through a link that stands on the way.
+    if not path.parent.resolve().is_relative_to(folder.resolve()):
+        raise Invalid(f"the file name {name!r} leads outside its folder through a link", "Remove the link.")
+    return path
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Turn a full disk, a read-only one, or missing rights at `path` into one sentence (`Unavailable`)."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise Unavailable(
+                f"the disk that holds {path} is full",
+                "Make room there, or choose another folder with --dist; then run the command again.",
+            ) from error
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise Unavailable(
+                f"{error.filename or path} cannot be written: {error.strerror}",
+                "Choose a folder that you can write to with --dist.",
+            ) from error
+        raise
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file so that a crash at any moment leaves the old content or the new, never a part.
+
+    Raises `Unavailable` where the disk is full or not writable.
+    """
+    with translated(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=UNFINISHED, dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            # mkstemp makes private files; what is released is readable like any other file.
+            Path(name).chmod(0o644)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        _sync(path.parent)
+
+
+@contextmanager
+def fresh_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary folder that takes the place of `path` when the block ends without an error.
+
+    What stood at `path` stays until then. Raises `Unavailable` where the disk is full or not writable.
+    """
+    with translated(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=path.parent))
+        try:
+            work.chmod(0o755)
+            yield work
+            for file in walk(work):
+                _sync(file)
+            if path.exists():
+                # rename(2) cannot replace a folder that is not empty: the old one steps aside first.
+                old = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=path.parent))
+                path.replace(old / "old")
+                work.replace(path)
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                work.replace(path)
+            _sync(path.parent)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def sweep(folder: Path) -> None:
+    """Delete what killed runs left behind: everything below `folder` with an unfinished name."""
+    for top, folders, names in os.walk(folder):
+        for name in [name for name in folders if name.startswith(UNFINISHED)]:
+            folders.remove(name)
+            shutil.rmtree(Path(top, name), ignore_errors=True)
+        for name in names:
+            if name.startswith(UNFINISHED):
+                Path(top, name).unlink(missing_ok=True)
+
+
+def write_zip(path: Path, files: Iterable[tuple[str, Path]]) -> None:
+    """Write a zip of `(name inside, file)` pairs whose bytes depend on names and contents alone.
+
+    Entries are sorted, dated 1980-01-01, with mode 0644 (0755 where the owner may execute), deflate level 9
+    (format: PKWARE APPNOTE 6.3). The bytes also depend on the zlib in use.
+    """
+    with translated(path), zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for name, file in sorted(files):
+            info = zipfile.ZipInfo(name, _EPOCH)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            info.create_system = 3  # Unix, so that the mode below is honoured
+            executable = file.stat().st_mode & stat.S_IXUSR
+            info.external_attr = (stat.S_IFREG | (0o755 if executable else 0o644)) << 16
+            archive.writestr(info, file.read_bytes(), compresslevel=9)

@@ -1,0 +1,98 @@
+"""Values on disk: one JSON record each, tied by digests to the files it names and the record it stands on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from modelrel import archive
+from modelrel.errors import Refused
+from modelrel.values import File
+
+SCHEMA: Final = 1
+"""Version of the record format; a record with another one is not read, so its step runs again."""
+
+_PARENTS: Final = frozenset({"source", "converted", "parity", "package", "smokes", "folder"})
+
+Value = TypeVar("Value")
+
+
+@cache
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def own_fields(value: object) -> dict[str, Any]:
+    """Return the fields of a value as plain JSON data, without the values it was made from."""
+    given = [field.name for field in dataclasses.fields(value)]  # type: ignore[arg-type]
+    skip = _PARENTS & set(given)
+    dumped: dict[str, Any] = _adapter(type(value)).dump_python(value, mode="json", exclude=skip)
+    return dumped
+
+
+def write(value: object, path: Path, key: str) -> None:
+    """Write the record of `value`; `key` is the sha256 of all that went into the step that made it."""
+    record = {
+        "record": type(value).__name__,
+        "schema": SCHEMA,
+        "key": key,
+        "value": own_fields(value),
+    }
+    archive.write(path, (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def read(kind: type[Value], path: Path, key: str | None = None, **parents: object) -> Value | None:
+    """Return the value recorded at `path`, or None where there is none that still holds.
+
+    It holds when it was made from the same `key` (None: any) and every file it names has the recorded digest.
+    `parents` are the fields that records leave out (`folder`, `source`, ...).
+    """
+    try:
+        record = json.loads(path.read_bytes())
+        matches = record["record"] == kind.__name__ and record["schema"] == SCHEMA
+        if not matches or (key is not None and record["key"] != key):
+            return None
+        value: Value = _adapter(kind).validate_python({**record["value"], **parents})
+    except (OSError, ValueError, KeyError, TypeError, ValidationError):
+        return None
+    folder: Path = getattr(value, "folder", None) or value.source.folder  # type: ignore[attr-defined]
+    return value if not changed(value, folder) else None
+
+
+def files_of(value: object) -> tuple[File, ...]:
+    """Return every file that a value names itself (not those of the values it was made from)."""
+    found: list[File] = []
+    for field in dataclasses.fields(value):  # type: ignore[arg-type]
+        content = getattr(value, field.name)
+        if isinstance(content, File):
+            found.append(content)
+        elif isinstance(content, tuple):
+            found += [item for item in content if isinstance(item, File)]
+    return tuple(found)
+
+
+def changed(value: object, folder: Path) -> list[str]:
+    """Return the paths that a value names and that are missing or have other bytes than recorded."""
+    wrong = []
+    for file in files_of(value):
+        path = archive.within(folder, file.path)
+        same = path.is_file() and path.stat().st_size == file.size and archive.sha256(path) == file.sha256
+        if not same:
+            wrong.append(file.path)
+    return wrong
+
+
+def intact(value: object, folder: Path) -> None:
+    """Raise `Refused` when a file that `value` names has changed since it was recorded."""
+    wrong = changed(value, folder)
+    if wrong:
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        raise Refused(
+            f"{wrong[0]}{more} is not what {type(value).__name__} was recorded for",
+            "Run the release again, so that the evidence is about these bytes.",
+        )

@@ -1,0 +1,103 @@
+"""Named arrays in, named arrays out: what any loaded model is, and the only comparison of two answers.
+
+A data-frame column is an array of shape (N, 1). Text is an array of dtype object that holds `str` (or None
+where a value is missing); everything else has the NumPy dtype of its Open Inference datatype.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Tensors = Mapping[str, Array]
+"""Name -> array; the first dimension of every array is the row."""
+
+Predict = Callable[[Tensors], dict[str, Array]]
+"""Any model, once loaded."""
+
+NUMPY: Final[dict[str, np.dtype[Any]]] = {
+    "BOOL": np.dtype(np.bool_),
+    "UINT8": np.dtype(np.uint8),
+    "UINT16": np.dtype(np.uint16),
+    "UINT32": np.dtype(np.uint32),
+    "UINT64": np.dtype(np.uint64),
+    "INT8": np.dtype(np.int8),
+    "INT16": np.dtype(np.int16),
+    "INT32": np.dtype(np.int32),
+    "INT64": np.dtype(np.int64),
+    "FP16": np.dtype(np.float16),
+    "FP32": np.dtype(np.float32),
+    "FP64": np.dtype(np.float64),
+    "BYTES": np.dtype(object),
+}
+"""Open Inference datatype -> NumPy dtype."""
+
+_NAMES: Final = {dtype: name for name, dtype in NUMPY.items()}
+
+
+def datatype(dtype: np.dtype[Any]) -> str:
+    """Return the Open Inference datatype of a NumPy dtype; raises KeyError where there is none."""
+    return "BYTES" if dtype.kind in "OUST" else _NAMES[dtype.newbyteorder("=")]
+
+
+def rows(tensors: Tensors) -> int:
+    """Return the number of rows: the first dimension, which all arrays share (ValueError otherwise)."""
+    counts = {len(array) for array in tensors.values()}
+    if len(counts) != 1:
+        raise ValueError(f"the arrays have different numbers of rows: {sorted(counts)}")
+    return counts.pop()
+
+
+def take(tensors: Tensors, index: Any) -> dict[str, Array]:
+    """Return the rows that `index` selects (a slice or an index array)."""
+    return {name: array[index] for name, array in tensors.items()}
+
+
+def stack(parts: list[Tensors]) -> dict[str, Array]:
+    """Return the rows of several sets of arrays under one another."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def errors(original: Array, copy: Array) -> tuple[Array, Array]:
+    """Return absolute and relative error per row, in float64: shape (N,) each, the largest over the row.
+
+    Two NaNs, and two infinities of one sign, are equal; a NaN against a number is infinitely wrong.
+    """
+    first = original.astype(np.float64).reshape(len(original), -1)
+    second = copy.astype(np.float64).reshape(len(copy), -1)
+    same = (first == second) | (np.isnan(first) & np.isnan(second))
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        absolute = np.where(same, 0.0, np.abs(second - first))
+        absolute = np.where(np.isnan(absolute), np.inf, absolute)
+        relative = np.where(same, 0.0, absolute / np.abs(first))
+        relative = np.where(np.isnan(relative), np.inf, relative)
+    if first.shape[1] == 0:
+        return np.zeros(len(first)), np.zeros(len(first))
+    return absolute.max(axis=1), relative.max(axis=1)
+
+
+def excess(original: Array, copy: Array, *, rtol: float, atol: float) -> Array:
+    """Return by how much each row is beyond `atol + rtol * |original|`: shape (N,), > 0 means wrong."""
+    first = original.astype(np.float64).reshape(len(original), -1)
+    second = copy.astype(np.float64).reshape(len(copy), -1)
+    same = (first == second) | (np.isnan(first) & np.isnan(second))
+    with np.errstate(invalid="ignore", over="ignore"):
+        allowed = atol + rtol * np.abs(first)
+        over = np.abs(second - first) - np.where(np.isfinite(allowed), allowed, 0.0)
+    over = np.where(same, -np.inf, np.where(np.isnan(over), np.inf, over))
+    return over.max(axis=1) if first.shape[1] else np.full(len(first), -np.inf)
+
+
+def plain(array: Array) -> Any:
+    """Return an array as JSON data: nested lists, NaN and infinities as None, text as text."""
+    if array.dtype.kind == "f":
+        finite = np.isfinite(array)
+        if not finite.all():
+            cut = array.astype(object)
+            cut[~finite] = None
+            return cut.tolist()
+    return array.tolist()

@@ -1,0 +1,292 @@
+"""What a release is made of: a chain of frozen values, each holding the one it was made from.
+
+`SourceModel` -> `ConvertedModel` -> `ParityReport` -> `Package` -> `SmokeReport` -> `Promotion`.
+A report in hand is a report that passed; a failed gate raises `errors.Refused` instead.
+Every path is relative to the release folder (`SourceModel.folder`) and uses `/`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+DATATYPES: Final = (
+    "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
+    "FP16", "FP32", "FP64", "BYTES",
+)  # fmt: skip
+"""Element types, by their Open Inference Protocol V2 names; BYTES holds text."""
+
+Scalar = str | int | float | bool
+
+
+def digest(value: object) -> str:
+    """Return the sha256 (hex) of the canonical JSON of `value` (sorted keys, no spaces, UTF-8)."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    """One file of a release: where (relative to the release folder), what (sha256, hex), how big (bytes)."""
+
+    path: str
+    sha256: str
+    size: int
+
+
+def digest_files(files: tuple[File, ...]) -> str:
+    """Return one sha256 over names and contents of several files, independent of their order."""
+    return digest(sorted([file.path, file.sha256] for file in files))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorSpec:
+    """A named tensor: Open Inference datatype, shape with -1 for "any"; a data-frame column is [-1, 1].
+
+    `required` is False for a column that the signature calls optional.
+    """
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    required: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signature:
+    """What goes in and what comes out, as logged: data-frame columns or one (or more) tensors.
+
+    For `kind="columns"` each input is one column with shape (-1, 1). `outputs` may be empty.
+    """
+
+    kind: Literal["columns", "tensor"]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """A data set that the training run logged."""
+
+    name: str
+    digest: str
+    context: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceModel:
+    """One model version, pulled: its files under `source/`, and where it comes from."""
+
+    folder: Path
+    name: str
+    version: str
+    uri: str
+    registry: str
+    flavor: str
+    flavors: tuple[str, ...]
+    signature: Signature | None
+    run_id: str = ""
+    experiment: str = ""
+    model_id: str = ""
+    mlflow_version: str = ""
+    python_version: str = ""
+    requirements: tuple[str, ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    params: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    git_commit: str = ""
+    datasets: tuple[Dataset, ...] = ()
+    input_example: str = ""
+    files: tuple[File, ...] = ()
+
+    @property
+    def model_dir(self) -> Path:
+        """The folder that holds the `MLmodel` file."""
+        return self.folder / "source"
+
+    @property
+    def digest(self) -> str:
+        """One sha256 over the model's files: the identity of what was pulled."""
+        return digest_files(self.files)
+
+    @property
+    def label(self) -> str:
+        """How people call it: `churn/7`."""
+        return f"{self.name}/{self.version}" if self.version else self.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvertedModel:
+    """The copy: one file in a portable format, its tensors, and what wrote it.
+
+    `predict` names the output that the original's `predict` returns; `classes` is empty unless it classifies.
+    `notes` are sentences a person should know (for instance "computes in float32").
+    """
+
+    source: SourceModel
+    format: str
+    file: File
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    predict: str
+    classes: tuple[Scalar, ...] = ()
+    opsets: Mapping[str, int] = field(default_factory=dict)
+    estimator: str = ""
+    tools: Mapping[str, str] = field(default_factory=dict)
+    hints: File | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """The release folder."""
+        return self.source.folder
+
+    @property
+    def path(self) -> Path:
+        """Where the converted file is."""
+        return self.folder / self.file.path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tolerance:
+    """How far numbers may be apart: `abs(copy - original) <= atol + rtol * abs(original)`."""
+
+    rtol: float = 1e-4
+    atol: float = 1e-5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputParity:
+    """One output, compared over all rows. `worst_row` is the index of the row with the largest excess."""
+
+    name: str
+    datatype: str
+    rows: int
+    disagreements: int
+    max_abs_error: float
+    max_rel_error: float
+    worst_row: int
+    worst_source: str
+    worst_input: Mapping[str, object]
+    worst_original: object
+    worst_copy: object
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParityReport:
+    """The proof that the copy answers as the original: rows, by where they come from, and the worst errors."""
+
+    converted: ConvertedModel
+    tolerance: Tolerance
+    rows: int
+    sources: Mapping[str, int]
+    batch_sizes: tuple[int, ...]
+    outputs: tuple[OutputParity, ...]
+    batch_max_abs_error: float
+    original_us_per_row: float
+    copy_us_per_row: float
+    golden: File
+    data_sha256: str = ""
+    findings: tuple[str, ...] = ()
+    tools: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def source(self) -> SourceModel:
+        """The model it is about."""
+        return self.converted.source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """A built container image: its tags, its config digest (`sha256:...`) and its size in bytes.
+
+    `added` is what it adds to its base image, in bytes.
+    """
+
+    tags: tuple[str, ...]
+    id: str
+    size: int
+    added: int
+    base: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Package:
+    """A delivery for one target: every file with its digest, and the image where an engine built one."""
+
+    parity: ParityReport
+    target: str
+    platform: str
+    python: str
+    files: tuple[File, ...]
+    artifact: str
+    size: int
+    parts: Mapping[str, int] = field(default_factory=dict)
+    image: Image | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def converted(self) -> ConvertedModel:
+        """The model inside."""
+        return self.parity.converted
+
+    @property
+    def folder(self) -> Path:
+        """The release folder."""
+        return self.converted.folder
+
+    @property
+    def digest(self) -> str:
+        """One sha256 over every packaged file (and the image, where there is one)."""
+        return digest([digest_files(self.files), self.image.id if self.image else ""])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One thing a smoke test saw: what was sent, and what came back."""
+
+    name: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SmokeReport:
+    """The built artifact, started as its platform would start it, answered rightly.
+
+    `runner` says how it was started: `image`, `process` or `awslambdaric`.
+    """
+
+    package: Package
+    runner: str
+    checks: tuple[Check, ...]
+    rows: int
+    max_abs_error: float
+    first_answer_s: float
+    p50_ms: float
+    p99_ms: float
+    memory_bytes: int
+
+    @property
+    def package_digest(self) -> str:
+        """What was smoked."""
+        return self.package.digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promotion:
+    """A registry alias (or stage) that was moved to this version, on the evidence of the smoke reports."""
+
+    smokes: tuple[SmokeReport, ...]
+    registry: str
+    name: str
+    version: str
+    kind: Literal["alias", "stage"]
+    to: str
+    previous: str
+    by: str
+    at: str
+    tags: Mapping[str, str] = field(default_factory=dict)
