@@ -190,6 +190,7 @@ class ParityReport:
     original_us_per_row: float
     copy_us_per_row: float
     golden: File
+    manifest: File
     data_sha256: str = ""
     findings: tuple[str, ...] = ()
     tools: Mapping[str, str] = field(default_factory=dict)
@@ -198,6 +199,42 @@ class ParityReport:
     def source(self) -> SourceModel:
         """The model it is about."""
         return self.converted.source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvertOptions:
+    """What the user asks of a conversion; `opset` 0 is the newest that converter and runtime both take."""
+
+    opset: int = 0
+    seconds: float = 600.0
+    memory_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyOptions:
+    """What the user asks of a verification; `rows` is the least number of generated rows."""
+
+    tolerance: Tolerance = Tolerance()
+    rows: int = 1000
+    seed: int = 0
+    data: Path | None = None
+    seconds: float = 600.0
+    memory_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackageOptions:
+    """What the user asks of a package; empty means the target's default.
+
+    `python` is `3.12`, `platform` is `linux/amd64` or `linux/arm64`.
+    """
+
+    python: str = ""
+    platform: str = ""
+    base_image: str = ""
+    tags: tuple[str, ...] = ()
+    render_only: bool = False
+    templates: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
