@@ -12,12 +12,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from modelrel import archive
 from modelrel.errors import Refused
-from modelrel.values import File
+from modelrel.values import File, digest
 
 SCHEMA: Final = 1
 """Version of the record format; a record with another one is not read, so its step runs again."""
 
 _PARENTS: Final = frozenset({"source", "converted", "parity", "package", "smokes", "folder"})
+"""Fields that hold what a value was made from: a record names them by digest only."""
 
 Value = TypeVar("Value")
 
@@ -35,12 +36,29 @@ def own_fields(value: object) -> dict[str, Any]:
     return dumped
 
 
+def identity(value: object) -> str:
+    """Return the sha256 (hex) of a value and of all that it was made from."""
+    return digest([type(value).__name__, own_fields(value), _made_from(value)])
+
+
+def _made_from(value: object) -> dict[str, Any]:
+    links: dict[str, Any] = {}
+    for field in dataclasses.fields(value):  # type: ignore[arg-type]
+        parent = getattr(value, field.name)
+        if field.name in _PARENTS - {"folder"}:
+            links[field.name] = (
+                [identity(one) for one in parent] if isinstance(parent, tuple) else identity(parent)
+            )
+    return links
+
+
 def write(value: object, path: Path, key: str) -> None:
     """Write the record of `value`; `key` is the sha256 of all that went into the step that made it."""
     record = {
         "record": type(value).__name__,
         "schema": SCHEMA,
         "key": key,
+        "from": _made_from(value),
         "value": own_fields(value),
     }
     archive.write(path, (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
@@ -49,7 +67,8 @@ def write(value: object, path: Path, key: str) -> None:
 def read(kind: type[Value], path: Path, key: str | None = None, **parents: object) -> Value | None:
     """Return the value recorded at `path`, or None where there is none that still holds.
 
-    It holds when it was made from the same `key` (None: any) and every file it names has the recorded digest.
+    It holds when it was made with the same `key` (None: any) from the values given as `parents`, and every file
+    that it names has the recorded digest.
     `parents` are the fields that records leave out (`folder`, `source`, ...).
     """
     try:
@@ -58,10 +77,20 @@ def read(kind: type[Value], path: Path, key: str | None = None, **parents: objec
         if not matches or (key is not None and record["key"] != key):
             return None
         value: Value = _adapter(kind).validate_python({**record["value"], **parents})
+        if record["from"] != _made_from(value):
+            return None
     except (OSError, ValueError, KeyError, TypeError, ValidationError):
         return None
-    folder: Path = getattr(value, "folder", None) or value.source.folder  # type: ignore[attr-defined]
-    return value if not changed(value, folder) else None
+    return value if not changed(value, folder_of(value)) else None
+
+
+def folder_of(value: Any) -> Path:
+    """Return the release folder that a value belongs to."""
+    for field in ("folder", "source", "converted", "parity", "package"):
+        if hasattr(value, field):
+            found = getattr(value, field)
+            return found if isinstance(found, Path) else folder_of(found)
+    return folder_of(value.smokes[0])
 
 
 def files_of(value: object) -> tuple[File, ...]:
@@ -87,9 +116,9 @@ def changed(value: object, folder: Path) -> list[str]:
     return wrong
 
 
-def intact(value: object, folder: Path) -> None:
+def intact(value: object) -> None:
     """Raise `Refused` when a file that `value` names has changed since it was recorded."""
-    wrong = changed(value, folder)
+    wrong = changed(value, folder_of(value))
     if wrong:
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
         raise Refused(

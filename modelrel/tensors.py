@@ -6,7 +6,9 @@ where a value is missing); everything else has the NumPy dtype of its Open Infer
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -101,3 +103,33 @@ def plain(array: Array) -> Any:
             cut[~finite] = None
             return cut.tolist()
     return array.tolist()
+
+
+def save(tensors: Tensors, path: Path) -> None:
+    """Write arrays of any dtype to an .npz file; text (dtype object: str or None) travels as JSON."""
+    names, packed = [], {}
+    for number, (name, array) in enumerate(tensors.items()):
+        text = array.dtype.kind in "OUST"
+        names.append([name, list(array.shape) if text else None])
+        content = json.dumps(array.astype(object).ravel().tolist()).encode() if text else array
+        packed[f"a{number}"] = np.frombuffer(content, np.uint8) if isinstance(content, bytes) else content
+    packed["names"] = np.frombuffer(json.dumps(names).encode(), np.uint8)
+    with path.open("wb") as stream:
+        np.savez(stream, allow_pickle=False, **packed)
+
+
+def load(path: Path) -> dict[str, Array]:
+    """Read what `save` wrote; nothing in the file can run code. Raises ValueError or KeyError for another file."""
+    with np.load(path, allow_pickle=False) as packed:
+        found = {}
+        for number, (name, shape) in enumerate(json.loads(packed["names"].tobytes())):
+            array = packed[f"a{number}"]
+            found[str(name)] = array if shape is None else text(json.loads(array.tobytes()), shape)
+        return found
+
+
+def text(values: list[Any], shape: tuple[int, ...]) -> Array:
+    """Return a text array (dtype object) of `shape` from its elements in order."""
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array.reshape(shape)

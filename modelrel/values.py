@@ -120,6 +120,19 @@ class SourceModel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """What a loaded model answers: its outputs by name, and which of them its own `predict` returns.
+
+    `classes` is empty unless it classifies; `estimator` is the class that does the work, as people know it.
+    """
+
+    outputs: tuple[str, ...]
+    predict: str
+    estimator: str
+    classes: tuple[Scalar, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConvertedModel:
     """The copy: one file in a portable format, its tensors, and what wrote it.
 

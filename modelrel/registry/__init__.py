@@ -1,0 +1,102 @@
+"""The registry room: where model versions live and where a promotion is written.
+
+`Registry` asks the quick reader first (`lookup`, no mlflow import) and MLflow itself for the rest.
+"""
+
+from __future__ import annotations
+
+import difflib
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from modelrel.errors import Invalid
+from modelrel.registry.lookup import Lookup, VersionInfo, hide_credentials, open_lookup
+from modelrel.registry.reference import Reference
+
+if TYPE_CHECKING:
+    from modelrel.registry.mlflow import Mlflow
+
+__all__ = ["Registry", "VersionInfo"]
+
+
+class Registry:
+    """A model registry by its URI (`sqlite:///mlflow.db`, `http://host:5000`, whatever MLflow takes)."""
+
+    def __init__(self, uri: str) -> None:
+        """Keep the address; nothing is opened before the first question."""
+        self.uri = uri
+        self.shown = hide_credentials(uri)
+
+    @cached_property
+    def _lookup(self) -> Lookup:
+        return open_lookup(self.uri) or self.mlflow
+
+    @cached_property
+    def mlflow(self) -> Mlflow:
+        """MLflow itself (the import takes seconds)."""
+        from modelrel.registry.mlflow import Mlflow
+
+        open_lookup(self.uri)  # a missing sqlite file is an error here: MLflow would make an empty one
+        return Mlflow(self.uri)
+
+    def resolve(self, reference: Reference) -> VersionInfo:
+        """Return the one version that a name, number, alias or stage means now.
+
+        Raises `Invalid` where there is no such model, version, alias or stage, naming the nearest that is.
+        """
+        name = reference.name
+        number: str | None = reference.value
+        if reference.kind == "alias":
+            number = self._lookup.alias(name, reference.value)
+        elif reference.kind in {"latest", "stage"}:
+            number = self._lookup.latest(name, reference.value)
+        found = self._lookup.version(name, number) if number else None
+        if found is None:
+            raise self._unknown(reference)
+        return found
+
+    def _unknown(self, reference: Reference) -> Invalid:
+        name = reference.name
+        names = self._lookup.names()
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 1)
+            hint = f"Did you mean {near[0]}?" if near else self._known(names)
+            return Invalid(f"the registry {self.shown} has no model {name!r}", hint)
+        newest = self._lookup.latest(name)
+        if newest is None:
+            return Invalid(f"the model {name} has no versions", "Register a version first.")
+        if reference.kind == "alias":
+            aliases = sorted(self._lookup.aliases(name))
+            known = (
+                f"It has: {', '.join(aliases)}."
+                if aliases
+                else f"It has none; {name}/{newest} is the latest."
+            )
+            return Invalid(f"the model {name} has no alias {reference.value!r}", known)
+        if reference.kind == "stage":
+            return Invalid(
+                f"no version of {name} is in the stage {reference.value}",
+                f"{name}/{newest} is the latest version.",
+            )
+        return Invalid(
+            f"the model {name} has no version {reference.value}", f"The latest is {name}/{newest}."
+        )
+
+    def _known(self, names: list[str]) -> str:
+        if not names:
+            return "It has none at all: check --registry."
+        return f"It has: {', '.join(names[:8])}{', …' if len(names) > 8 else ''}."
+
+    def holder(self, name: str, *, alias: str = "", stage: str = "") -> str:
+        """Return the version that holds an alias (or the highest in a stage) now, or "" where none does."""
+        found = self._lookup.alias(name, alias) if alias else self._lookup.latest(name, stage)
+        return found or ""
+
+    def version(self, name: str, version: str) -> VersionInfo | None:
+        """Return one version as it is now, or None."""
+        return self._lookup.version(name, version)
+
+    def download(self, uri: str, into: Path) -> None:
+        """Download the files of a model into `into` (see `Mlflow.download`)."""
+        self.mlflow.download(uri, into, lambda _: None)
