@@ -1,0 +1,151 @@
+"""A model folder, loaded and warm: named arrays in, named arrays out."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import numpy as np
+import onnxruntime
+
+from .manifest import BrokenModel, Golden, Manifest, TensorSpec, inside, read_manifest
+from .tensors import DTYPES, ONNX_TYPES, Array
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["BrokenModel", "InferenceFailed", "Model", "load_model"]
+
+_WARNINGS_OFF: Final = 3  # onnxruntime's severity: 3 is errors only
+
+
+class InferenceFailed(Exception):
+    """The runtime could not compute a request that looked right; the cause is chained."""
+
+
+class Model:
+    """One loaded model.
+
+    ``name``, ``version``, ``kind``, ``inputs``, ``outputs``, ``metadata`` are the manifest's; ``row_ms`` is how long
+    the warm-up inference took, in milliseconds, once the first-run costs were paid.
+    """
+
+    def __init__(self, manifest: Manifest, session: onnxruntime.InferenceSession) -> None:
+        self.name = manifest.name
+        self.version = manifest.version
+        self.kind = manifest.kind
+        self.inputs = manifest.inputs
+        self.outputs = manifest.outputs
+        self.predict_output = manifest.predict
+        self.classes = manifest.classes
+        self.metadata = manifest.metadata
+        self.row_ms = 0.0
+        self._session = session
+        self._output_names = [spec.name for spec in manifest.outputs]
+
+    def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Compute every output.
+
+        ``inputs`` holds one array per input of the model, of its dtype and rank (strings as object arrays of ``str``).
+        Raises ``InferenceFailed`` when the runtime refuses them.
+        """
+        return dict(zip(self._output_names, self.run(self._output_names, inputs), strict=True))
+
+    def run(self, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
+        """Compute the named outputs only, in that order. Raises ``InferenceFailed``."""
+        try:
+            results: list[Array] = self._session.run(outputs, feeds)
+        except Exception as error:  # onnxruntime raises a dozen unrelated classes, ValueError and RuntimeError too
+            raise InferenceFailed(f"the runtime refused a request to {self.name}/{self.version}") from error
+        return results
+
+
+def load_model(folder: str | Path, threads: int | None = None) -> Model:
+    """Load a model folder and run it once, so that the first request is as quick as the thousandth.
+
+    ``threads`` is how many threads compute one request; by default one, see ``_session``. Raises ``BrokenModel``.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise BrokenModel(f"{folder} is not a folder")
+    manifest = read_manifest(folder)
+    model = Model(manifest, _session(inside(folder, manifest.file), threads))
+    _check_signature(manifest, model._session)
+    _warm_up(model, _example(folder, manifest))
+    return model
+
+
+def _session(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _WARNINGS_OFF
+    options.intra_op_num_threads = threads or 1
+    options.inter_op_num_threads = 1
+    # Spinning threads burn a core between requests, which a container is billed for and a neighbour misses.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # same family-less exceptions as in run()
+        raise BrokenModel(f"{path} cannot be loaded: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _check_signature(manifest: Manifest, session: onnxruntime.InferenceSession) -> None:
+    """Compare what the manifest promises with what the model file has. Raises ``BrokenModel``."""
+    found_inputs = {node.name: ONNX_TYPES.get(node.type, node.type) for node in session.get_inputs()}
+    found_outputs = {node.name: ONNX_TYPES.get(node.type, node.type) for node in session.get_outputs()}
+    for direction, specs, found in (
+        ("input", manifest.inputs, found_inputs),
+        ("output", manifest.outputs, found_outputs),
+    ):
+        for spec in specs:
+            if spec.name not in found:
+                raise BrokenModel(f"{manifest.file} has no {direction} {spec.name!r}, which the manifest names")
+            if found[spec.name] != spec.datatype:
+                raise BrokenModel(
+                    f"{manifest.file} has the {direction} {spec.name!r} as {found[spec.name]}, "
+                    f"the manifest says {spec.datatype}"
+                )
+    unnamed = sorted(found_inputs.keys() - {spec.name for spec in manifest.inputs})
+    if unnamed:
+        raise BrokenModel(f"{manifest.file} needs the input {unnamed[0]!r}, which the manifest does not name")
+
+
+def _example(folder: Path, manifest: Manifest) -> dict[str, Array]:
+    """Return inputs to warm up with: the golden ones, or one row of zeros and empty strings."""
+    if manifest.golden is None:
+        return {spec.name: _zeros(spec) for spec in manifest.inputs}
+    path = inside(folder, manifest.golden)
+    try:
+        golden = msgspec.json.decode(path.read_bytes(), type=Golden)
+        return {
+            spec.name: np.array(golden.inputs[spec.name], DTYPES[spec.datatype]).reshape(spec.shape)
+            for spec in manifest.inputs
+        }
+    except KeyError as error:
+        raise BrokenModel(f"{path} has no value for the input {error}") from error
+    except (OSError, msgspec.DecodeError, ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise BrokenModel(f"{path} does not fit the model: {_first_line(error)}") from error
+
+
+def _zeros(spec: TensorSpec) -> Array:
+    shape = [1 if size < 0 else size for size in spec.shape]
+    dtype: np.dtype[Any] = DTYPES[spec.datatype]
+    return np.full(shape, "", dtype) if spec.datatype == "BYTES" else np.zeros(shape, dtype)
+
+
+def _warm_up(model: Model, example: Mapping[str, Array]) -> None:
+    """Run twice: the first run pays for allocation and lazy code, the second is what a request will cost."""
+    try:
+        model.predict(example)
+        started = time.perf_counter()
+        model.predict(example)
+        model.row_ms = (time.perf_counter() - started) * 1e3
+    except InferenceFailed as error:
+        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        raise BrokenModel(f"{model.name}/{model.version} fails its first inference: {_first_line(cause)}") from error

@@ -1,0 +1,116 @@
+"""Datatypes of the Open Inference Protocol, and the way between JSON values and numpy arrays."""
+
+from __future__ import annotations
+
+from functools import cache
+from math import prod
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import numpy as np
+
+from .answers import Refused, decode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+DTYPES: Final[dict[str, np.dtype[Any]]] = {
+    "BOOL": np.dtype(np.bool_),
+    "UINT8": np.dtype(np.uint8),
+    "UINT16": np.dtype(np.uint16),
+    "UINT32": np.dtype(np.uint32),
+    "UINT64": np.dtype(np.uint64),
+    "INT8": np.dtype(np.int8),
+    "INT16": np.dtype(np.int16),
+    "INT32": np.dtype(np.int32),
+    "INT64": np.dtype(np.int64),
+    "FP16": np.dtype(np.float16),
+    "FP32": np.dtype(np.float32),
+    "FP64": np.dtype(np.float64),
+    "BYTES": np.dtype(np.object_),
+}
+"""Open Inference datatype -> numpy dtype. BYTES is an object array of ``str``, which is how ONNX strings travel."""
+
+ONNX_TYPES: Final[dict[str, str]] = {
+    "tensor(bool)": "BOOL",
+    "tensor(uint8)": "UINT8",
+    "tensor(uint16)": "UINT16",
+    "tensor(uint32)": "UINT32",
+    "tensor(uint64)": "UINT64",
+    "tensor(int8)": "INT8",
+    "tensor(int16)": "INT16",
+    "tensor(int32)": "INT32",
+    "tensor(int64)": "INT64",
+    "tensor(float16)": "FP16",
+    "tensor(float)": "FP32",
+    "tensor(double)": "FP64",
+    "tensor(string)": "BYTES",
+}
+"""onnxruntime's type names -> Open Inference datatype."""
+
+# Beyond these an integer may have no exact float; a few larger ones would, but a rule that depends on how many
+# zero bits a number ends in helps nobody.
+_EXACT: Final = {"FP16": 2**11, "FP32": 2**24, "FP64": 2**53}
+
+
+@cache
+def _decoder(datatype: str, depth: int) -> msgspec.json.Decoder[list[object]]:
+    """Build the decoder of a list nested ``depth`` deep; it does the type checks, in C."""
+    kind = DTYPES[datatype].kind
+    element: Any = {"b": bool, "O": str, "f": float | None}.get(kind, int)
+    for _ in range(depth):
+        element = list[element]
+    return msgspec.json.Decoder(element)
+
+
+def _depth(raw: bytes) -> int:
+    """Count the brackets that open a JSON value; only the first 256 bytes are looked at."""
+    head = raw[:256]
+    stripped = head.translate(None, b" \t\r\n")
+    return len(stripped) - len(stripped.lstrip(b"["))
+
+
+def from_json(raw: msgspec.Raw, datatype: str, shape: Sequence[int]) -> Array:
+    """Read the ``data`` of a tensor: row-major, nested to ``shape`` or as one flat list.
+
+    ``null`` is NaN for floats. Raises ``Refused`` (400) for values that are not of the datatype or out of its range,
+    and when the number of elements is not the product of the shape. Nothing is allocated by what the shape claims.
+    """
+    data = bytes(raw)
+    depth = _depth(data)
+    if depth != 1 and depth != len(shape):
+        raise Refused(400, f"data is nested {depth} deep; it must be a flat list or nested to the shape {list(shape)}")
+    values = decode(_decoder(datatype, depth), data)
+    try:
+        array = np.array(values, DTYPES[datatype])
+    except (ValueError, TypeError, OverflowError) as error:
+        raise Refused(400, f"data does not fit {datatype}: {error}") from error
+    if datatype == "FP32" and np.isinf(array).any():
+        raise Refused(400, "data holds a number beyond the range of FP32")
+    if depth == 1 and array.size == prod(shape):
+        return array.reshape(shape)
+    if array.shape != tuple(shape):
+        raise Refused(400, f"data has {array.size} elements, the shape {list(shape)} asks for {prod(shape)}")
+    return array
+
+
+def cast_exactly(array: Array, source: str, target: str) -> Array | None:
+    """Return ``array`` (of datatype ``source``) as datatype ``target``, or None if a value would not survive.
+
+    Integers go to integers and floats, floats to floats. Nothing else is a cast: a boolean is no number and a float is
+    no integer, even when the value happens to fit.
+    """
+    old, new = DTYPES[source], DTYPES[target]
+    if old.kind in "iu" and new.kind in "iu":
+        limits = np.iinfo(new)
+        fits = bool(array.min() >= limits.min and array.max() <= limits.max)
+    elif old.kind in "iu" and new.kind == "f":
+        fits = bool(array.min() >= -_EXACT[target] and array.max() <= _EXACT[target])
+    elif old.kind == "f" and new.kind == "f":
+        with np.errstate(over="ignore"):
+            fits = np.array_equal(array.astype(new).astype(old), array, equal_nan=True)
+    else:
+        return None
+    return array.astype(new) if fits else None
