@@ -68,25 +68,23 @@ class Registry:
             return Invalid(f"the model {name} has no versions", "Register a version first.")
         if reference.kind == "alias":
             aliases = sorted(self._lookup.aliases(name))
-            known = (
-                f"It has: {', '.join(aliases)}."
-                if aliases
-                else f"It has none; {name}/{newest} is the latest."
-            )
+            known = f"It has: {', '.join(aliases)}." if aliases else f"It has none; {name}/{newest} is the latest."
             return Invalid(f"the model {name} has no alias {reference.value!r}", known)
         if reference.kind == "stage":
             return Invalid(
                 f"no version of {name} is in the stage {reference.value}",
                 f"{name}/{newest} is the latest version.",
             )
-        return Invalid(
-            f"the model {name} has no version {reference.value}", f"The latest is {name}/{newest}."
-        )
+        return Invalid(f"the model {name} has no version {reference.value}", f"The latest is {name}/{newest}.")
 
     def _known(self, names: list[str]) -> str:
         if not names:
             return "It has none at all: check --registry."
         return f"It has: {', '.join(names[:8])}{', …' if len(names) > 8 else ''}."
+
+    def names(self) -> list[str]:
+        """Return the names of all registered models."""
+        return self._lookup.names()
 
     def holder(self, name: str, *, alias: str = "", stage: str = "") -> str:
         """Return the version that holds an alias (or the highest in a stage) now, or "" where none does."""

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from modelrel.errors import Invalid, Unavailable
+from modelrel.errors import Unavailable
 
 _ODD_AUTH: Final = (
     "MLFLOW_TRACKING_AUTH", "MLFLOW_TRACKING_AWS_SIGV4", "MLFLOW_TRACKING_CLIENT_CERT_PATH", "MLFLOW_WORKSPACE",
@@ -98,10 +98,7 @@ class SqliteLookup:
         """Return whether the tables are the ones that this class knows, all in one workspace."""
         lookup = cls(uri, path)
         tables = {row[0] for row in lookup._rows("select name from sqlite_master where type = 'table'")}
-        if (
-            not {"registered_models", "model_versions", "registered_model_aliases", "model_version_tags"}
-            <= tables
-        ):
+        if not {"registered_models", "model_versions", "registered_model_aliases", "model_version_tags"} <= tables:
             return False
         columns = {row[1] for row in lookup._rows("pragma table_info(registered_models)")}
         if "workspace" not in columns:
@@ -133,9 +130,7 @@ class SqliteLookup:
         if not found:
             return None
         run_id, source, stage = found[0]
-        tags = self._rows(
-            "select key, value from model_version_tags where name = ? and version = ?", name, version
-        )
+        tags = self._rows("select key, value from model_version_tags where name = ? and version = ?", name, version)
         return VersionInfo(
             name=name,
             version=version,
@@ -156,12 +151,8 @@ class SqliteLookup:
 
     def latest(self, name: str, stage: str = "") -> str | None:
         """Return the highest version number, in a stage where one is named."""
-        query = (
-            "select max(version) from model_versions where name = ? and current_stage <> 'Deleted_Internal'"
-        )
-        found = (
-            self._rows(f"{query} and current_stage = ?", name, stage) if stage else self._rows(query, name)
-        )
+        query = "select max(version) from model_versions where name = ? and current_stage <> 'Deleted_Internal'"
+        found = self._rows(f"{query} and current_stage = ?", name, stage) if stage else self._rows(query, name)
         return None if found[0][0] is None else str(found[0][0])
 
 

@@ -28,9 +28,7 @@ _DEFAULTS: Final = {
 """Settings of MLflow that hold unless the user set them: a registry that is down is told in seconds, not minutes."""
 
 _MISSING: Final = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"})
-_WRONG: Final = frozenset(
-    {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE", "RESOURCE_ALREADY_EXISTS"}
-)
+_WRONG: Final = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE", "RESOURCE_ALREADY_EXISTS"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,9 +55,7 @@ def _told(uri: str, doing: str) -> Iterator[None]:
         first = str(error.message).strip().splitlines()[0] if str(error.message).strip() else str(error)
         if error.error_code in _MISSING or error.error_code in _WRONG:
             raise Invalid(f"{doing}: the registry {shown} says: {first}", "Check the name.") from error
-        raise Unavailable(
-            f"{doing}: the registry {shown} says: {first}", "Look at the registry's log."
-        ) from error
+        raise Unavailable(f"{doing}: the registry {shown} says: {first}", "Look at the registry's log.") from error
     except OSError as error:
         if error.errno is not None and not _network(error):
             raise
@@ -104,9 +100,7 @@ class Mlflow:
 
     def version(self, name: str, version: str) -> VersionInfo | None:
         """Return one version."""
-        found = self._maybe(
-            lambda: self._client.get_model_version(name, version), f"reading {name}/{version}"
-        )
+        found = self._maybe(lambda: self._client.get_model_version(name, version), f"reading {name}/{version}")
         if found is None:
             return None
         return VersionInfo(
@@ -197,9 +191,7 @@ class Mlflow:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 fetched = Path(repository.download_artifacts(name, dst_path=str(into)))
                 if fetched.resolve() != target.resolve():
-                    raise Invalid(
-                        f"the artifact {name!r} was written to another place", "Log the model again."
-                    )
+                    raise Invalid(f"the artifact {name!r} was written to another place", "Log the model again.")
         for _ in archive.walk(into):
             pass  # a link or a device among them raises
 

@@ -44,13 +44,9 @@ def parse(text: str) -> Reference:
     folder = Path(text).expanduser()
     if (folder / "MLmodel").is_file():
         return Reference(kind="folder", name=_folder_name(folder), value=str(folder), text=text)
-    if text.startswith((".", "/", "~")) or (
-        folder.is_dir() and "/" in text and not text.startswith("models:")
-    ):
+    if text.startswith((".", "/", "~")) or (folder.is_dir() and "/" in text and not text.startswith("models:")):
         what = "has no MLmodel file in it" if folder.is_dir() else "does not exist"
-        raise Invalid(
-            f"the folder {text} {what}", "Name a folder that MLflow's save_model or log_model wrote."
-        )
+        raise Invalid(f"the folder {text} {what}", "Name a folder that MLflow's save_model or log_model wrote.")
     if match := _RUN.fullmatch(text):
         return Reference(kind="run", name=match["path"].rstrip("/").rpartition("/")[2], value=text, text=text)
     if match := _LOGGED.fullmatch(text):

@@ -1,0 +1,55 @@
+# make demo and make test work on a fresh machine: they make .venv first, and need python3 (3.11+) and an index only.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := .demo
+
+.PHONY: help setup demo fmt lint test bench golden build clean
+
+help:  ## show this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(BIN)/uv:
+	@echo "• making $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check uv
+
+$(VENV)/.demo: pyproject.toml | $(BIN)/uv
+	@echo "• installing modelrel and what the demo needs"
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/uv
+	@echo "• installing modelrel and what its tests need"
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[dev]'
+	@touch $@
+
+setup: $(VENV)/.dev  ## make the environment for work on modelrel
+
+demo: $(VENV)/.demo  ## train two models, register them, release and promote both (no server, no Docker engine needed)
+	@$(BIN)/python -m modelrel.demo $(DEMO)
+
+fmt: $(VENV)/.dev  ## format the code
+	$(BIN)/ruff format modelrel tests bench
+	$(BIN)/ruff check --fix-only --quiet modelrel tests bench
+
+lint: $(VENV)/.dev  ## ruff, mypy --strict, import-linter
+	$(BIN)/ruff format --check modelrel tests bench
+	$(BIN)/ruff check modelrel tests bench
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: $(VENV)/.dev  ## all tests
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST)
+
+bench: $(VENV)/.dev  ## measure against peers, in one run (fetches the peers into bench/.venvs)
+	$(BIN)/python bench/serve.py
+
+golden: $(VENV)/.dev  ## rewrite the golden files of the templates; read the diff before you commit it
+	$(BIN)/python -m pytest tests/targets --golden $(PYTEST)
+
+build: $(VENV)/.dev  ## the wheel and the source archive, into build/
+	$(BIN)/uv build --quiet --python $(BIN)/python --out-dir build
+
+clean:  ## remove everything that was made here
+	rm -rf $(VENV) $(DEMO) build .mypy_cache .ruff_cache .pytest_cache bench/.venvs bench/results

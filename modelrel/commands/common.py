@@ -1,0 +1,165 @@
+"""What every command shares: the options that all take, the settings behind them, and how a result is shown."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from modelrel.commands.settings import Settings, read
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from modelrel.commands.progress import Progress
+    from modelrel.registry import Registry
+    from modelrel.steps.release import Release, ReleaseOptions
+
+MODEL: Final = typer.Argument(
+    metavar="MODEL",
+    help="churn/7, churn@candidate, churn (latest), models:/churn/7, runs:/ID/path, or a folder with an MLmodel file.",
+)
+Model = Annotated[str, MODEL]
+
+_SHARED: Final = "Options of every command"
+
+
+@dataclass(slots=True)
+class Call:
+    """One call of the command line: what all commands were told, and where their result goes."""
+
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    registry_uri: str = ""
+    dist: Path = Path("dist")
+    settings: Settings = field(default_factory=lambda: Settings({}))
+
+    def registry(self) -> Registry:
+        """Return the registry that the user means."""
+        from modelrel.registry import Registry
+
+        return Registry(self.registry_uri)
+
+    def progress(self) -> Progress:
+        """Return what shows progress on stderr."""
+        from modelrel.commands.progress import Progress
+
+        return Progress(quiet=self.quiet, verbose=self.verbose)
+
+    def result(self, value: Any, *shown: RenderableType) -> None:
+        """Put the result on stdout: as the one JSON document, or as what a person reads."""
+        if self.json:
+            print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+        elif not self.quiet:
+            from rich.console import Console
+
+            console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+            for part in shown:
+                console.print(part)
+
+    @contextmanager
+    def release(self, text: str, options: ReleaseOptions) -> Iterator[Release]:
+        """Give the release of the model that `text` names, with its folder held."""
+        from modelrel.registry import reference
+        from modelrel.steps import pull
+        from modelrel.steps.release import Release, locked
+
+        registry, progress = self.registry(), self.progress()
+        try:
+            located = pull.locate(reference.parse(text), registry)
+            found = Release(located, registry, self.dist, options, progress)
+            with locked(found.folder, progress.say):
+                yield found
+        finally:
+            progress.stop()
+
+
+_CALL: ContextVar[Call] = ContextVar("call")
+WANTS_JSON: Final = ContextVar("wants_json", default=False)
+"""Set by `main` before anything is parsed, so that a wrong command line is answered in JSON as well."""
+
+
+def call() -> Call:
+    """Return the call that is being carried out."""
+    return _CALL.get()
+
+
+def _shared(
+    registry: Annotated[
+        str | None,
+        typer.Option(metavar="URI", help="The model registry (else MLflow's own variables, else sqlite:///mlflow.db)."),
+    ] = None,
+    dist: Annotated[Path | None, typer.Option(metavar="DIR", help="The release folder (dist).")] = None,
+    json_: Annotated[
+        bool, typer.Option("--json", help="One JSON document on stdout, everything else on stderr.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what the libraries say, too.")] = False,
+) -> Call:
+    settings = read(Path.cwd())
+    uri = settings.pick("release", "registry", registry, "") or _mlflow_uri()
+    return Call(
+        json=json_ or WANTS_JSON.get(),
+        quiet=quiet,
+        verbose=verbose,
+        registry_uri=uri,
+        dist=Path(settings.pick("release", "dist", str(dist) if dist else None, "dist")),
+        settings=settings,
+    )
+
+
+def _mlflow_uri() -> str:
+    for name in ("MLFLOW_REGISTRY_URI", "MLFLOW_TRACKING_URI"):
+        if os.environ.get(name):
+            return os.environ[name]
+    return "sqlite:///mlflow.db"
+
+
+def shared(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of every command to one command; inside it, `call()` gives what they say."""
+    own = inspect.signature(command, eval_str=True)
+    extra = inspect.signature(_shared, eval_str=True).parameters
+    added = []
+    for parameter in extra.values():
+        default = parameter.annotation.__metadata__[0]
+        default.rich_help_panel = _SHARED
+        added.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        shared_values = {name: given.pop(name) for name in extra}
+        made = _shared(**shared_values)
+        _CALL.set(made)
+        quieten(verbose=made.verbose)
+        command(**given)
+
+    mine = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own.parameters.values()]
+    run.__signature__ = own.replace(parameters=[*mine, *added])  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in [*mine, *added]}
+    return run
+
+
+def quieten(*, verbose: bool) -> None:
+    """Keep the chatter of libraries out of sight; with `verbose` it goes to stderr."""
+    import logging
+    import warnings
+
+    if verbose:
+        logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+        return
+    warnings.filterwarnings("ignore")
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+    logging.disable(logging.WARNING)

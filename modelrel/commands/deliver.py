@@ -1,0 +1,279 @@
+"""Commands about the delivery: package, serve, smoke, promote, release."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from modelrel.commands import model as about_model
+from modelrel.commands.common import Model, call, shared
+from modelrel.commands.model import Data, Force, Memory, Opset, Seconds
+
+if TYPE_CHECKING:
+    from modelrel.steps.release import Release, ReleaseOptions
+    from modelrel.values import PackageOptions, Promotion
+
+Target = Annotated[
+    list[str] | None, typer.Option("--target", "-t", metavar="TARGET", help="docker or lambda; repeat it.")
+]
+Python = Annotated[
+    str | None, typer.Option(metavar="X.Y", help="Python of the artifact (docker: ours; lambda: 3.12 to 3.14).")
+]
+Platform = Annotated[str | None, typer.Option(metavar="OS/ARCH", help="linux/amd64 or linux/arm64.")]
+Arch = Annotated[str | None, typer.Option(metavar="ARCH", help="For lambda: x86_64 or arm64.")]
+BaseImage = Annotated[
+    str | None, typer.Option(metavar="IMAGE", help="For docker: the image to build on (python:X.Y-slim).")
+]
+Tag = Annotated[list[str] | None, typer.Option(metavar="NAME:TAG", help="For docker: name of the image; repeat it.")]
+RenderOnly = Annotated[bool | None, typer.Option("--render-only", help="For docker: stop after the build context.")]
+Templates = Annotated[Path | None, typer.Option(metavar="DIR", help="Your templates, which win over ours.")]
+Alias = Annotated[str | None, typer.Option(metavar="ALIAS", help="The alias to move to this version.")]
+Stage = Annotated[str | None, typer.Option(metavar="STAGE", help="Move it to a classic stage instead.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would change in the registry; change nothing.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    for command in (package, serve, smoke, promote, release):
+        app.command()(shared(command))
+
+
+def check_target(name: str) -> str:
+    """Return the name of a target; raises `Invalid`, naming the nearest, where there is none of this name."""
+    import difflib
+
+    from modelrel.errors import Invalid
+    from modelrel.targets import TARGETS
+
+    if name in TARGETS:
+        return name
+    near = difflib.get_close_matches(name, list(TARGETS), 1)
+    hint = f"Did you mean {near[0]}? " if near else ""
+    raise Invalid(f"there is no target {name!r}", f"{hint}Targets: {', '.join(TARGETS)}.")
+
+
+def targets(given: list[str] | None) -> list[str]:
+    """Return the targets that were asked for, each once; raises `Invalid` where there are none."""
+    from modelrel.errors import Invalid
+    from modelrel.targets import TARGETS
+
+    asked = call().settings.pick("release", "target", given, [])
+    if not asked:
+        raise Invalid("no target was named", f"Add --target: {', '.join(TARGETS)}.")
+    return list(dict.fromkeys(check_target(name) for name in asked))
+
+
+def package_options(target: str, given: dict[str, Any]) -> PackageOptions:
+    """Return the options of one target: command line, then its own section of the settings."""
+    from modelrel.errors import Invalid
+    from modelrel.values import PackageOptions
+
+    pick = call().settings.pick
+    section = "lambda" if target == "lambda" else "docker"
+    platform = pick("docker", "platform", given.get("platform"), "") if section == "docker" else given.get("platform")
+    if section == "lambda" and (arch := pick("lambda", "arch", given.get("arch"), "")):
+        names = {"x86_64": "linux/amd64", "amd64": "linux/amd64", "arm64": "linux/arm64", "aarch64": "linux/arm64"}
+        if arch not in names:
+            raise Invalid(f"--arch is {arch!r}", "Lambda has x86_64 and arm64.")
+        platform = names[arch]
+    templates = pick("release", "templates", str(given["templates"]) if given.get("templates") else None, "")
+    return PackageOptions(
+        python=pick(section, "python", given.get("python"), ""),
+        platform=platform or "",
+        base_image=pick("docker", "base_image", given.get("base_image"), "") if section == "docker" else "",
+        tags=tuple(pick("docker", "tag", given.get("tag"), [])) if section == "docker" else (),
+        render_only=bool(pick("docker", "render_only", given.get("render_only"), False)) and section == "docker",
+        templates=Path(templates) if templates else None,
+    )
+
+
+def _options(asked: list[str], force: str, given: dict[str, Any]) -> ReleaseOptions:
+    from dataclasses import replace
+
+    found = about_model.options("onnx", force, **given)
+    return replace(found, package={target: package_options(target, given) for target in asked})
+
+
+def package(
+    model: Model, target: Target = None, python: Python = None, platform: Platform = None, arch: Arch = None,
+    base_image: BaseImage = None, tag: Tag = None, render_only: RenderOnly = None, templates: Templates = None,
+    force: Force = False,
+) -> None:  # fmt: skip
+    """Lay out the verified copy for a target, and build the image where an engine answers."""
+    from modelrel.show import as_json, megabytes, table
+
+    asked = targets(target)
+    given = {
+        "python": python, "platform": platform, "arch": arch, "base_image": base_image, "tag": tag,
+        "render_only": render_only, "templates": templates,
+    }  # fmt: skip
+    with call().release(model, _options(asked, "package" if force else "", given)) as release:
+        made = [release.packaged(name) for name in asked]
+        release.summary()
+        shown = []
+        for one in made:
+            parts = sorted(one.parts.items(), key=lambda part: -part[1])
+            shown.append(table(f"{one.target}: {release.folder / one.artifact}", ("part", "size"),
+                               [(name, megabytes(weight)) for name, weight in parts]))  # fmt: skip
+            shown += one.notes  # type: ignore[arg-type]
+        call().result(
+            {"packages": [{**as_json(one), "sha256": one.digest} for one in made], "folder": str(release.folder),
+             "stages": about_model.results(release)},
+            *shown,
+        )  # fmt: skip
+
+
+def serve(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A model as everywhere, or a folder of a package that holds modelrel.json."
+        ),
+    ],
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port to listen on; 0 takes a free one.")] = 8080,
+    threads: Annotated[int | None, typer.Option(metavar="N", help="Threads of the runtime (1).")] = None,
+) -> None:
+    """Start the reference server on the converted model, or on a package."""
+    from modelrel.commands import server
+
+    folder = server.servable(Path(model))
+    if folder is None:
+        with call().release(model, about_model.options()) as release:
+            folder = (release.folder / release.parity().manifest.path).parent
+    server.run(folder, host, port, threads, call())
+
+
+def smoke(
+    model: Model, target: Target = None, python: Python = None, platform: Platform = None, arch: Arch = None,
+    base_image: BaseImage = None, tag: Tag = None, templates: Templates = None, force: Force = False,
+) -> None:  # fmt: skip
+    """Start the built artifact as its platform would, send it real requests, and check the answers."""
+    from modelrel.show import as_json, table
+
+    asked = targets(target)
+    given = {
+        "python": python, "platform": platform, "arch": arch, "base_image": base_image, "tag": tag,
+        "templates": templates,
+    }  # fmt: skip
+    with call().release(model, _options(asked, "smoke" if force else "", given)) as release:
+        reports = [release.smoked(name) for name in asked]
+        release.summary()
+        shown = [
+            table(f"{report.package.target}, by {report.runner}", ("check", "seen"),
+                  [(check.name, check.detail) for check in report.checks])
+            for report in reports
+        ]  # fmt: skip
+        call().result(
+            {"smokes": [{**as_json(one), "target": one.package.target, "package_sha256": one.package_digest}
+                        for one in reports], "stages": about_model.results(release)},
+            *shown,
+        )  # fmt: skip
+
+
+def promote(
+    model: Model, to: Annotated[str | None, typer.Option("--to", metavar="ALIAS", help="The alias to move.")] = None,
+    stage: Stage = None, dry_run: DryRun = False,
+) -> None:  # fmt: skip
+    """Move a registry alias (or stage) to this version, on the evidence that is on disk."""
+    from modelrel.steps.promote import check_target as check
+
+    kind, name = _destination(to, stage)
+    name = check(kind, name)
+    with call().release(model, about_model.options()) as release:
+        done = release.promoted(release.evidence(), kind, name, _user(), dry_run=dry_run)
+        if not dry_run:
+            release.summary()
+        call().result({"promotion": _promotion(done), "stages": about_model.results(release)}, _sentence(done, release))
+
+
+def release(
+    model: Model, target: Target = None, promote: Alias = None, stage: Stage = None, data: Data = None,
+    opset: Opset = None, python: Python = None, platform: Platform = None, arch: Arch = None,
+    base_image: BaseImage = None, tag: Tag = None, render_only: RenderOnly = None, templates: Templates = None,
+    seconds: Seconds = None, memory: Memory = None, force: Force = False,
+) -> None:  # fmt: skip
+    """Do all of it: pull, convert, verify, package, smoke-test, and promote."""
+    from modelrel.steps.promote import check_target as check
+
+    given = {
+        "python": python, "platform": platform, "arch": arch, "base_image": base_image, "tag": tag, "data": data,
+        "render_only": render_only, "templates": templates, "opset": opset, "seconds": seconds, "memory": memory,
+    }  # fmt: skip
+    asked = targets(target)
+    pick = call().settings.pick
+    alias, classic = (promote, stage) if promote or stage else (
+        pick("release", "promote", None, ""), pick("release", "stage", None, "")
+    )  # fmt: skip
+    destination = _destination(alias, classic) if alias or classic else None
+    if destination is not None:
+        destination = (destination[0], check(*destination))
+    everything = "pull convert verify package smoke"
+    with call().release(model, _options(asked, everything if force else "", given)) as run:
+        smokes = tuple(run.smoked(name) for name in asked)
+        promotion = run.promoted(smokes, *destination, _user()) if destination else None
+        summary = run.summary()
+        _finish(run, promotion, summary)
+
+
+def _finish(run: Release, promotion: Promotion | None, summary: Path) -> None:
+    from modelrel.show import megabytes, table
+
+    rows = [
+        (one.stage, one.outcome, one.detail, f"{one.seconds:.2f} s", megabytes(one.size) if one.size else "")
+        for one in run.results
+    ]
+    same = all(one.outcome == "up to date" for one in run.results)
+    end = "nothing to do: everything is up to date" if same else f"released {run.folder}"
+    label = f"{run.located.name}/{run.located.value}"
+    call().result(
+        {
+            "model": run.located.name,
+            "folder": str(run.folder),
+            "summary": str(summary),
+            "changed": not same,
+            "stages": about_model.results(run),
+            "promotion": _promotion(promotion) if promotion else None,
+        },
+        table(f"{label if run.located.kind == 'version' else run.located.name}",
+              ("stage", "result", "what", "time", "size"), rows),
+        f"{end}; every file with its sha256: {summary}",
+    )  # fmt: skip
+
+
+def _destination(alias: str | None, stage: str | None) -> tuple[Literal["alias", "stage"], str]:
+    from modelrel.errors import Invalid
+
+    if bool(alias) == bool(stage):
+        raise Invalid("name an alias or a stage, one of them", "For example: --to champion, or --stage Production.")
+    return ("alias", alias) if alias else ("stage", str(stage))
+
+
+def _promotion(done: Promotion) -> dict[str, Any]:
+    from modelrel.show import as_json
+
+    found: dict[str, Any] = as_json(done)
+    return {**found, "targets": [smoke.package.target for smoke in done.smokes]}
+
+
+def _sentence(done: Promotion, release: Release) -> str:
+    outcome = release.results[-1].outcome
+    what = f"{done.kind} {done.to} of {done.name}"
+    if outcome == "up to date":
+        return f"{what} is at version {done.version} already"
+    verb = "would move" if outcome == "would change" else "moved"
+    return f"{what} {verb} from {done.previous or 'nobody'} to version {done.version}"
+
+
+def _user() -> str:
+    for name in ("MODELREL_USER", "GITHUB_ACTOR", "GITLAB_USER_LOGIN"):
+        if os.environ.get(name):
+            return os.environ[name]
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a numeric user without a name, as in containers
+        return str(os.getuid())

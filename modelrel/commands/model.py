@@ -1,0 +1,168 @@
+"""Commands about the model: pull, inspect, convert, verify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from modelrel.commands.common import Model, call, shared
+from modelrel.commands.settings import size
+
+if TYPE_CHECKING:
+    from modelrel.steps.release import Release, ReleaseOptions
+    from modelrel.values import ConvertOptions, VerifyOptions
+
+To = Annotated[str, typer.Option("--to", metavar="FORMAT", help="The format of the copy: onnx.")]
+Force = Annotated[bool, typer.Option("--force", help="Do it again, even if it is up to date.")]
+Opset = Annotated[int | None, typer.Option(metavar="N", help="The ONNX opset (the newest that works).")]
+Seconds = Annotated[float | None, typer.Option(metavar="S", help="Time limit of the work on the model (600).")]
+Memory = Annotated[
+    str | None, typer.Option(metavar="SIZE", help="Memory limit of that work: 4GB (80 % of the machine's).")
+]
+Data = Annotated[Path | None, typer.Option(metavar="FILE", help="Rows to compare on: csv, parquet, json, npy or npz.")]
+Rtol = Annotated[float | None, typer.Option(metavar="X", help="Relative tolerance of numbers (1e-4).")]
+Atol = Annotated[float | None, typer.Option(metavar="X", help="Absolute tolerance of numbers (1e-5).")]
+Rows = Annotated[int | None, typer.Option(metavar="N", help="How many rows to generate at least (1000).")]
+Seed = Annotated[int | None, typer.Option(metavar="N", help="Seed of the generated rows (0).")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    for command in (pull, inspect, convert, verify):
+        app.command()(shared(command))
+
+
+def convert_options(opset: int | None, seconds: float | None, memory: str | None) -> ConvertOptions:
+    """Return the options of a conversion, settings included."""
+    from modelrel.values import ConvertOptions
+
+    pick = call().settings.pick
+    limit = pick("release", "memory", memory, "")
+    return ConvertOptions(
+        opset=pick("release", "opset", opset, 0),
+        seconds=pick("release", "seconds", seconds, 600.0),
+        memory_bytes=size(limit, "--memory") if limit else 0,
+    )
+
+
+def verify_options(given: dict[str, Any], convert: ConvertOptions) -> VerifyOptions:
+    """Return the options of a verification, settings included.
+
+    Raises `Invalid` for a data file that does not exist or a tolerance below zero.
+    """
+    from modelrel.errors import Invalid
+    from modelrel.values import Tolerance, VerifyOptions
+
+    def pick(key: str, default: Any) -> Any:
+        return call().settings.pick("verify", key, given.get(key), default)
+
+    tolerance = Tolerance(rtol=pick("rtol", 1e-4), atol=pick("atol", 1e-5))
+    if not (tolerance.rtol >= 0 and tolerance.atol >= 0):
+        raise Invalid("a tolerance cannot be below zero", "Give --rtol and --atol as 0 or more.")
+    data = str(pick("data", "") or "")
+    if data and not Path(data).is_file():
+        raise Invalid(f"the data file {data} does not exist", "Check --data.")
+    rows = pick("rows", 1000)
+    if rows < 1:
+        raise Invalid(f"--rows is {rows}, but at least 1 row is needed", "Leave it out for 1000.")
+    return VerifyOptions(
+        tolerance=tolerance,
+        rows=rows,
+        seed=pick("seed", 0),
+        data=Path(data) if data else None,
+        seconds=convert.seconds,
+        memory_bytes=convert.memory_bytes,
+    )
+
+
+def check_format(name: str) -> str:
+    """Return the name of a format; raises `Invalid`, naming the nearest, where there is none of this name."""
+    import difflib
+
+    from modelrel.errors import Invalid
+    from modelrel.formats import FORMATS
+
+    if name in FORMATS:
+        return name
+    near = difflib.get_close_matches(name, list(FORMATS), 1)
+    hint = f"Did you mean {near[0]}? " if near else ""
+    raise Invalid(f"there is no format {name!r}", f"{hint}Formats: {', '.join(FORMATS)}.")
+
+
+def options(to: str = "onnx", force: str = "", **given: Any) -> ReleaseOptions:
+    """Return the options of a release; `force` names the stage to do again ("" none)."""
+    from modelrel.steps.release import ReleaseOptions
+
+    convert = convert_options(given.get("opset"), given.get("seconds"), given.get("memory"))
+    return ReleaseOptions(
+        format=check_format(to),
+        convert=convert,
+        verify=verify_options(given, convert),
+        force=frozenset(force.split()),
+    )
+
+
+def results(release: Release) -> list[dict[str, Any]]:
+    """Return the stages that were passed, for `--json`."""
+    from modelrel.show import as_json
+
+    return [as_json(result) for result in release.results]
+
+
+def pull(model: Model, force: Force = False) -> None:
+    """Fetch a version from the registry into the release folder."""
+    from modelrel.show import as_json
+
+    with call().release(model, options(force="pull" if force else "")) as release:
+        source = release.source()
+        call().result({"source": as_json(source), "folder": str(release.folder), "stages": results(release)})
+
+
+def inspect(model: Model) -> None:
+    """Show what a model is: flavor, signature, size, requirements, lineage, and what it can become."""
+    from modelrel.show import as_json, source_table
+    from modelrel.steps.inspect import possible
+
+    with call().release(model, options()) as release:
+        source = release.source()
+        can = possible(source)
+        call().result(
+            {"source": {**as_json(source), "sha256": source.digest}, "formats": can, "stages": results(release)},
+            source_table(source, can),
+        )
+
+
+def convert(
+    model: Model, to: To = "onnx", opset: Opset = None, seconds: Seconds = None, memory: Memory = None,
+    force: Force = False,
+) -> None:  # fmt: skip
+    """Make the copy in another format, and verify that it answers as the original."""
+    from modelrel.show import as_json, parity_table
+
+    asked = options(to, "convert verify" if force else "", opset=opset, seconds=seconds, memory=memory)
+    with call().release(model, asked) as release:
+        parity = release.parity()
+        call().result(
+            {"converted": as_json(parity.converted), "parity": as_json(parity), "folder": str(release.folder),
+             "stages": results(release)},
+            parity_table(parity),
+            f"wrote {parity.converted.path}",
+        )  # fmt: skip
+
+
+def verify(
+    model: Model, to: To = "onnx", data: Data = None, rtol: Rtol = None, atol: Atol = None, rows: Rows = None,
+    seed: Seed = None, seconds: Seconds = None, memory: Memory = None, force: Force = False,
+) -> None:  # fmt: skip
+    """Compare the copy with the original again, on your rows and on rows made to find differences."""
+    from modelrel.show import as_json, parity_table
+
+    asked = options(
+        to, "verify" if force else "", data=data, rtol=rtol, atol=atol, rows=rows, seed=seed, seconds=seconds,
+        memory=memory,
+    )  # fmt: skip
+    with call().release(model, asked) as release:
+        parity = release.parity()
+        call().result({"parity": as_json(parity), "stages": results(release)}, parity_table(parity))

@@ -1,0 +1,146 @@
+"""`make demo`: two real models, registered in an embedded registry, released and promoted by the commands of README."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+_QUIET: Final = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_LOGGING_LEVEL": "ERROR", "PYTHONWARNINGS": "ignore"}
+
+
+def main() -> int:
+    """Run the demo in the folder that the command line names; return the exit code."""
+    top = Path(sys.argv[1] if len(sys.argv) > 1 else ".demo").resolve()
+    os.environ.update(_QUIET)
+    top.mkdir(parents=True, exist_ok=True)
+    os.chdir(top)
+    if not Path("mlflow.db").is_file():
+        _say("training two models and registering them in .demo/mlflow.db (an embedded MLflow registry)")
+        try:
+            _register()
+        except BaseException:
+            # half a registry would be taken for a whole one next time
+            Path("mlflow.db").unlink(missing_ok=True)
+            shutil.rmtree("mlruns", ignore_errors=True)
+            raise
+    else:
+        _say("the two models are in .demo/mlflow.db already")
+    for name in ("progression", "digits"):
+        words = ["release", f"{name}@candidate", "--target", "lambda", "--target", "docker", "--promote", "champion"]
+        _say("modelrel " + " ".join(words))
+        code = subprocess.run([sys.executable, "-m", "modelrel", *words], check=False).returncode
+        if code:
+            return code
+    _next(top)
+    return 0
+
+
+def _say(text: str) -> None:
+    print(f"\n• {text}", file=sys.stderr, flush=True)  # noqa: T201  # the demo talks to the person who runs it
+
+
+def _next(top: Path) -> None:
+    modelrel = Path(sys.executable).with_name("modelrel")
+    shown = Path(os.path.relpath(modelrel, top))
+    print(  # noqa: T201
+        f"""
+What to try next, in {top}:
+
+  cd {top.name}
+  {shown} release digits@candidate --target lambda --target docker --promote champion   # again: nothing to do
+  {shown} inspect progression@champion                                # what it is, where it comes from
+  {shown} verify progression@champion --to onnx --rows 20000          # look harder
+  {shown} serve digits@champion --port 8080                           # then, in another terminal:
+  curl -s localhost:8080/v2/models/digits
+  ls dist/digits-1/onnx/docker/context                                # a plain Dockerfile, plain files
+  {shown} doctor                                                      # what this machine has
+"""
+    )
+
+
+def _register() -> None:
+    """Train and register: a pipeline with text columns (scikit-learn), and a gradient-boosted classifier (XGBoost)."""
+    import logging
+
+    import mlflow
+
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    logging.getLogger("alembic").setLevel(logging.ERROR)
+    mlflow.set_tracking_uri("sqlite:///mlflow.db")
+    mlflow.set_experiment("modelrel demo")
+    _progression(mlflow)
+    _digits(mlflow)
+
+
+def _progression(mlflow: Any) -> None:
+    """Log a classifier of diabetes progression: two text columns, one of whole numbers, seven of measurements."""
+    import pandas as pd
+    from sklearn.compose import ColumnTransformer
+    from sklearn.datasets import load_diabetes
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import train_test_split
+    from sklearn.pipeline import Pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    data = load_diabetes(as_frame=True, scaled=False)
+    rows = data.data.astype({"age": "int64"})
+    rows["sex"] = rows["sex"].map({1.0: "female", 2.0: "male"})
+    rows["weight"] = pd.cut(rows["bmi"], [0, 22, 27, 100], labels=["low", "middle", "high"]).astype(str)
+    fast = pd.Series((data.target > data.target.median()).map({True: "fast", False: "slow"}), name="progression")
+    numbers = [name for name in rows.columns if name not in {"sex", "weight"}]
+    pipeline = Pipeline(
+        [
+            (
+                "columns",
+                ColumnTransformer(
+                    [
+                        ("words", OneHotEncoder(handle_unknown="ignore"), ["sex", "weight"]),
+                        ("numbers", StandardScaler(), numbers),
+                    ]
+                ),
+            ),
+            ("classifier", LogisticRegression(max_iter=1000)),
+        ]
+    )
+    train, test, train_answers, test_answers = train_test_split(rows, fast, random_state=0)
+    pipeline.fit(train, train_answers)
+    _log(mlflow, "progression", mlflow.sklearn, pipeline, (train, test, test_answers))
+
+
+def _digits(mlflow: Any) -> None:
+    """Log a classifier of handwritten digits: 64 grey values in, one of ten digits out."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+    from xgboost import XGBClassifier
+
+    rows, answers = load_digits(return_X_y=True)
+    train, test, train_answers, test_answers = train_test_split(rows.astype("float32"), answers, random_state=0)
+    classifier = XGBClassifier(n_estimators=60, max_depth=4, learning_rate=0.3, n_jobs=2)
+    classifier.fit(train, train_answers)
+    _log(mlflow, "digits", mlflow.xgboost, classifier, (train, test, test_answers))
+
+
+def _log(mlflow: Any, name: str, flavor: Any, model: Any, data: tuple[Any, Any, Any]) -> None:
+    train, test, answers = data
+    with mlflow.start_run(run_name=name):
+        accuracy = float(model.score(test, answers))
+        mlflow.log_metric("accuracy", accuracy)
+        source = mlflow.data.from_numpy(train, name=name) if not hasattr(train, "columns") else None
+        mlflow.log_input(source or mlflow.data.from_pandas(train, name=name), context="training")
+        flavor.log_model(
+            model,
+            name="model",
+            registered_model_name=name,
+            signature=mlflow.models.infer_signature(test, model.predict(test)),
+            input_example=test[:5],
+        )
+    mlflow.MlflowClient().set_registered_model_alias(name, "candidate", "1")
+    _say(f"registered {name}/1 (accuracy {accuracy:.3f}) as candidate")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

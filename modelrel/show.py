@@ -1,0 +1,97 @@
+"""How a value looks: to a person (rich tables), and to a machine (`--json`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.table import Table
+
+from modelrel import records
+from modelrel.values import ParityReport, Signature, SourceModel
+
+
+def megabytes(size: int) -> str:
+    """Return a size for people.
+
+    >>> megabytes(512), megabytes(35_000), megabytes(39_600_000)
+    ('512 B', '35 kB', '39.6 MB')
+    """
+    if size < 1000:
+        return f"{size} B"
+    if size < 1_000_000:
+        return f"{size / 1000:.0f} kB"
+    return f"{size / 1_000_000:.1f} MB"
+
+
+def as_json(value: Any) -> Any:
+    """Return a value as JSON data: a record's own fields, without the values it was made from."""
+    return records.own_fields(value)
+
+
+def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
+    """Return a table; the first column stands out."""
+    found = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="dim", title_style="bold")
+    for index, column in enumerate(columns):
+        right = column in {"time", "size"}
+        found.add_column(column, justify="right" if right else "left", overflow="fold", no_wrap=index == 0)
+    for row in rows:
+        found.add_row(*row)
+    return found
+
+
+def signature_text(signature: Signature | None) -> str:
+    """Return a signature as one line: `age: FP64, city: BYTES → INT64`."""
+    if signature is None:
+        return "none (log the model with signature=infer_signature(X, y))"
+    given = [f"{spec.name}: {spec.datatype}{_shape(spec.shape, signature.kind)}" for spec in signature.inputs]
+    shown = given[:12] + ([f"… {len(given) - 12} more"] if len(given) > 12 else [])
+    out = ", ".join(f"{spec.datatype}{list(spec.shape)}" for spec in signature.outputs)
+    return ", ".join(shown) + (f" → {out}" if out else "")
+
+
+def _shape(shape: tuple[int, ...], kind: str) -> str:
+    return "" if kind == "columns" else str(list(shape))
+
+
+def source_table(source: SourceModel, possible: Mapping[str, str]) -> Table:
+    """Return what `inspect` shows of a model; `possible` is format -> what it can be delivered as, or why not."""
+    run = f"{source.run_id} ({source.experiment})" if source.run_id else "none"
+    data = ", ".join(f"{one.name} ({one.digest}, {one.context or 'no context'})" for one in source.datasets)
+    metrics = ", ".join(f"{name} {value:.6g}" for name, value in sorted(source.metrics.items()))
+    rows = [
+        ("model", f"{source.label}   {source.uri}"),
+        ("flavor", f"{source.flavor} (of {', '.join(source.flavors)})"),
+        ("signature", signature_text(source.signature)),
+        ("size", f"{megabytes(sum(file.size for file in source.files))} in {len(source.files)} files"),
+        ("trained with", f"Python {source.python_version or '?'}, MLflow {source.mlflow_version or '?'}"),
+        ("requirements", ", ".join(source.requirements) or "none logged"),
+        ("run", run),
+        ("data sets", data or "none logged"),
+        ("metrics", metrics or "none logged"),
+        ("git commit", source.git_commit or "none logged"),
+        ("sha256", source.digest),
+        *((f"to {name}", text) for name, text in possible.items()),
+    ]
+    return table("", ("what", "value"), rows)
+
+
+def parity_table(report: ParityReport) -> Table:
+    """Return what `verify` shows: one row an output."""
+    rows = [
+        (
+            output.name,
+            f"{output.rows:,}",
+            str(output.disagreements),
+            f"{output.max_abs_error:.3g}",
+            f"{output.max_rel_error:.3g}",
+            output.worst_source or "–",
+        )
+        for output in report.outputs
+    ]
+    where = ", ".join(f"{count:,} {name}" for name, count in report.sources.items())
+    title = (
+        f"{report.rows:,} rows ({where}); one row against batch {report.batch_max_abs_error:.3g}; "
+        f"{report.original_us_per_row:.1f} µs a row in the original, {report.copy_us_per_row:.1f} in the copy"
+    )
+    return table(title, ("output", "rows", "differ", "max abs", "max rel", "worst in"), rows)

@@ -1,0 +1,371 @@
+"""Release: the one place that lists the steps in order, and remembers which of them are up to date."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Generic, Literal, Protocol, TypeVar
+
+from modelrel import __version__, archive, records
+from modelrel.errors import Refused
+from modelrel.registry import Registry
+from modelrel.registry.reference import Reference
+from modelrel.steps import convert as convert_step
+from modelrel.steps import package as package_step
+from modelrel.steps import promote as promote_step
+from modelrel.steps import pull as pull_step
+from modelrel.steps import smoke as smoke_step
+from modelrel.steps import verify as verify_step
+from modelrel.values import (
+    ConvertedModel,
+    ConvertOptions,
+    File,
+    Package,
+    PackageOptions,
+    ParityReport,
+    Promotion,
+    SmokeReport,
+    SourceModel,
+    VerifyOptions,
+    digest,
+)
+
+SUMMARY: Final = "release.json"
+
+Value = TypeVar("Value")
+Outcome = Literal["done", "up to date", "would change"]
+
+
+class Listener(Protocol):
+    """Whoever wants to know what happens while it happens."""
+
+    def begin(self, stage: str) -> None:
+        """Say that a stage starts."""
+
+    def note(self, text: str) -> None:
+        """Say what the stage is doing now."""
+
+    def end(self, result: StageResult) -> None:
+        """Say how it ended."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageResult:
+    """One line of the table at the end: `size` is what the stage made, in bytes (0: nothing to weigh)."""
+
+    stage: str
+    outcome: Outcome
+    detail: str
+    seconds: float
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseOptions:
+    """What the user asks of a release. `force` names the stages that are done again (`pull`, `convert`, ...)."""
+
+    format: str = "onnx"
+    convert: ConvertOptions = field(default_factory=ConvertOptions)
+    verify: VerifyOptions = field(default_factory=VerifyOptions)
+    package: Mapping[str, PackageOptions] = field(default_factory=dict)
+    force: frozenset[str] = frozenset()
+
+
+@contextmanager
+def locked(folder: Path, note: Callable[[str], None]) -> Iterator[None]:
+    """Hold the release folder: one modelrel at a time works in it; others wait. The kernel frees it at any death.
+
+    Clears away what a killed run left unfinished. A folder that is still empty at the end is removed.
+    """
+    with archive.translated(folder):
+        made = [path for path in (folder.parent, folder) if not path.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            note(f"waiting for another modelrel that works in {folder}")
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        archive.sweep(folder)
+        yield
+    finally:
+        for path in reversed(made):
+            with suppress(OSError):
+                path.rmdir()
+        os.close(descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stage(Generic[Value]):
+    """What the machinery has to know of a stage: its record, and what the record must have been made from."""
+
+    name: str
+    record: Path
+    kind: type[Value]
+    key: str
+    parents: Mapping[str, object]
+
+
+class Release:
+    """One model version on its way. Every method does the earlier steps that are missing, then its own."""
+
+    def __init__(
+        self, located: Reference, registry: Registry, dist: Path, options: ReleaseOptions, listener: Listener
+    ) -> None:
+        """Take a reference that `pull.locate` has resolved. Call the methods inside `locked(release.folder)`."""
+        self.located = located
+        self.registry = registry
+        self.options = options
+        self.listener = listener
+        self.folder = pull_step.release_folder(located, dist)
+        self.results: list[StageResult] = []
+        self._done: dict[str, object] = {}
+
+    def source(self) -> SourceModel:
+        """Pull."""
+        stage = _Stage(
+            "pull",
+            self.folder / "SourceModel.json",
+            SourceModel,
+            pull_step.key(self.located, self.registry),
+            {"folder": self.folder},
+        )
+        return self._step(stage, lambda: pull_step.pull(self.located, self.registry, self.folder, self.listener.note))
+
+    def converted(self) -> ConvertedModel:
+        """Convert (the copy is not proven yet: ask for `parity`)."""
+        source, form, options = self.source(), self.options.format, self.options.convert
+        stage = _Stage(
+            f"convert {form}",
+            self.folder / form / "ConvertedModel.json",
+            ConvertedModel,
+            self._key("convert", source, [form, options.opset], convert_step.tools(form)),
+            {"source": source},
+        )
+        return self._step(stage, lambda: convert_step.convert(source, form, options, self.listener.note))
+
+    def parity(self) -> ParityReport:
+        """Verify."""
+        converted, options = self.converted(), self.options.verify
+        asked = [options.tolerance.rtol, options.tolerance.atol, options.rows, options.seed, self._data()]
+        record = self.folder / self.options.format / "ParityReport.json"
+        if options.data is None and "verify" not in self.options.force:
+            # a proof on the user's own data is worth more than ours: it stands until the model changes
+            found = records.read(ParityReport, record, converted=converted)
+            if found is not None and found.data_sha256 and self._asked_no_more(found):
+                return self._skip(f"verify {self.options.format}", found)
+        stage = _Stage(
+            f"verify {self.options.format}",
+            record,
+            ParityReport,
+            self._key("verify", converted, asked, convert_step.tools(self.options.format)),
+            {"converted": converted},
+        )
+        return self._step(stage, lambda: verify_step.verify(converted, options, self.listener.note))
+
+    def _asked_no_more(self, found: ParityReport) -> bool:
+        asked = self.options.verify.tolerance
+        return found.tolerance.rtol <= asked.rtol and found.tolerance.atol <= asked.atol
+
+    def _data(self) -> str:
+        return archive.sha256(self.options.verify.data) if self.options.verify.data else ""
+
+    def packaged(self, target: str) -> Package:
+        """Package for one target."""
+        parity, options = self.parity(), self.options.package.get(target, PackageOptions())
+        asked = [
+            target,
+            options.python,
+            options.platform,
+            options.base_image,
+            list(options.tags),
+            options.render_only,
+        ]
+        record = self.folder / self.options.format / target / "Package.json"
+        stage = _Stage(
+            f"package {target}",
+            record,
+            Package,
+            self._key("package", parity, asked, package_step.tools(target, options)),
+            {"parity": parity},
+        )
+        return self._step(stage, lambda: package_step.package(parity, target, options, self.listener.note))
+
+    def smoked(self, target: str) -> SmokeReport:
+        """Smoke-test the built artifact of one target."""
+        package = self.packaged(target)
+        stage = _Stage(
+            f"smoke {target}",
+            self.folder / self.options.format / target / "SmokeReport.json",
+            SmokeReport,
+            self._key("smoke", package, [], {}),
+            {"package": package},
+        )
+        return self._step(stage, lambda: smoke_step.smoke(package, self.listener.note))
+
+    def evidence(self) -> tuple[SmokeReport, ...]:
+        """Return the smoke reports on disk, one for each packaged target, without making anything.
+
+        Raises `Refused` where a record is missing or is about other bytes than those on disk.
+        """
+        source = self._recorded(SourceModel, "SourceModel.json", folder=self.folder)
+        form = self.options.format
+        converted = self._recorded(ConvertedModel, f"{form}/ConvertedModel.json", source=source)
+        parity = self._recorded(ParityReport, f"{form}/ParityReport.json", converted=converted)
+        smokes = []
+        for path in sorted((self.folder / form).glob("*/Package.json")):
+            package = self._recorded(Package, path.relative_to(self.folder).as_posix(), parity=parity)
+            report = path.with_name("SmokeReport.json").relative_to(self.folder).as_posix()
+            smokes.append(self._recorded(SmokeReport, report, package=package))
+        return tuple(smokes)
+
+    def _recorded(self, kind: type[Value], name: str, **parents: object) -> Value:
+        path = self.folder / name
+        found = records.read(kind, path, **parents)
+        if found is not None:
+            return found
+        label = f"{self.located.name}/{pull_step.version_of(self.located)}"
+        if path.is_file():
+            raise Refused(
+                f"{path} is not about the bytes that are on disk now",
+                f"Something changed since it was written; run: modelrel release {label} --target …",
+            )
+        raise Refused(
+            f"there is no evidence {kind.__name__} for {label} ({path})",
+            f"Run first: modelrel release {label} --target docker (or lambda).",
+        )
+
+    def promoted(
+        self,
+        smokes: tuple[SmokeReport, ...],
+        kind: Literal["alias", "stage"],
+        to: str,
+        by: str,
+        *,
+        dry_run: bool = False,
+    ) -> Promotion:
+        """Move an alias (or stage) to this version; `dry_run` only says what would change."""
+        stage, start = f"promote {to}", self._begin(f"promote {to}")
+        planned = promote_step.plan(smokes, self.registry, kind, to)
+        record = self.folder / f"Promotion.{planned.to}.json"
+        key = self._key("promote", list(smokes), [kind, planned.to, self.registry.shown], {})
+        was = planned.previous or "nobody"
+        if promote_step.recorded(planned, self.registry):
+            found = records.read(Promotion, record, key, smokes=smokes)
+            self._end(stage, "up to date", f"{kind} {planned.to} is at version {planned.version} already", start)
+            return found or planned
+        if dry_run:
+            detail = f"{kind} {planned.to}: {was} → {planned.version}"
+            self._end(stage, "would change", detail, start)
+            return planned
+        done = promote_step.promote(planned, self.registry, by, self.listener.note)
+        records.write(done, record, key)
+        self._end(stage, "done", f"{kind} {planned.to}: {was} → {planned.version}", start)
+        return done
+
+    def summary(self) -> Path:
+        """Write `release.json`, which names every file of the release with its sha256; return its path."""
+        files: dict[str, File] = {}
+        for path in sorted(self.folder.rglob("*.json")):
+            # the records themselves; what they name has been checked against its digest already
+            relative = path.relative_to(self.folder)
+            if path.name[0].isupper() and relative.parts[0] != "source" and "context" not in relative.parts:
+                files[relative.as_posix()] = archive.describe(path, self.folder)
+        for value in self._done.values():
+            files.update({file.path: file for file in records.files_of(value)})
+        content = {
+            "schema": records.SCHEMA,
+            "modelrel": __version__,
+            "model": self.located.name,
+            "version": pull_step.version_of(self.located),
+            "uri": pull_step.uri_of(self.located),
+            "files": [
+                {"path": file.path, "sha256": file.sha256, "size": file.size} for _, file in sorted(files.items())
+            ],
+        }
+        path = self.folder / SUMMARY
+        text = (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+        if not path.is_file() or path.read_bytes() != text:
+            archive.write(path, text)
+        return path
+
+    # the machinery
+
+    def _key(self, step: str, made_from: object, asked: list[object], tools: Mapping[str, str]) -> str:
+        parents = made_from if isinstance(made_from, list) else [made_from]
+        return digest([step, __version__, [records.identity(one) for one in parents], asked, dict(tools)])
+
+    def _step(self, stage: _Stage[Value], run: Callable[[], Value]) -> Value:
+        if stage.name in self._done:
+            return self._done[stage.name]  # type: ignore[return-value]
+        if stage.name.partition(" ")[0] not in self.options.force:
+            found = records.read(stage.kind, stage.record, stage.key, **stage.parents)
+            if found is not None:
+                return self._skip(stage.name, found)
+        start = self._begin(stage.name)
+        # what is about to be replaced must not be described by an old record if we die half-way
+        stage.record.unlink(missing_ok=True)
+        value = run()
+        records.write(value, stage.record, stage.key)
+        stage.record.with_name(f"{stage.record.stem}.refused.json").unlink(missing_ok=True)
+        self._done[stage.name] = value
+        self._end(stage.name, "done", describe(value), start, weigh(value))
+        return value
+
+    def _skip(self, stage: str, value: Value) -> Value:
+        if stage not in self._done:
+            start = self._begin(stage)
+            self._done[stage] = value
+            self._end(stage, "up to date", describe(value), start, weigh(value))
+        return value
+
+    def _begin(self, stage: str) -> float:
+        self.listener.begin(stage)
+        return time.perf_counter()
+
+    def _end(self, stage: str, outcome: Outcome, detail: str, start: float, size: int = 0) -> None:
+        seconds = time.perf_counter() - start
+        result = StageResult(stage=stage, outcome=outcome, detail=detail, seconds=round(seconds, 3), size=size)
+        self.results.append(result)
+        self.listener.end(result)
+
+
+def describe(value: object) -> str:
+    """Return what a stage's value says, in half a line."""
+    match value:
+        case SourceModel():
+            return f"{value.label}, {value.flavor}, {len(value.files)} files"
+        case ConvertedModel():
+            return f"{value.estimator} → {value.format}, opset {value.opsets.get('ai.onnx', value.opsets.get('', '?'))}"
+        case ParityReport():
+            worst = max((output.max_abs_error for output in value.outputs), default=0.0)
+            wrong = sum(output.disagreements for output in value.outputs)
+            return f"{value.rows:,} rows, {wrong} labels differ, largest error {worst:.2g}"
+        case Package():
+            image = f"image {value.image.tags[0]}" if value.image and value.image.tags else value.artifact
+            return f"{image} ({value.platform}, Python {value.python})"
+        case SmokeReport():
+            how = f"{len(value.checks)} checks by {value.runner}"
+            return f"{how}, first answer {value.first_answer_s:.2f} s, p99 {value.p99_ms:.1f} ms"
+        case _:
+            return ""
+
+
+def weigh(value: object) -> int:
+    """Return the size in bytes of what a stage made."""
+    match value:
+        case SourceModel():
+            return sum(file.size for file in value.files)
+        case ConvertedModel():
+            return value.file.size
+        case Package():
+            return value.image.added if value.image else value.size
+        case _:
+            return 0
