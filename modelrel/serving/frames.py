@@ -1,8 +1,8 @@
 """MLflow's four JSON forms of a table, cast by the signature the way MLflow casts them.
 
 Source: ``mlflow/utils/proto_json_utils.py`` (``dataframe_from_parsed_json``, ``cast_df_types_according_to_schema``,
-``_cast_schema_type``, ``parse_instances_data``) and ``mlflow/models/utils.py`` (``_enforce_schema``), version 3.17, with
-pandas 3. There a column goes through ``Series.astype`` or ``numpy.array(values, dtype)``; here always through the
+``_cast_schema_type``, ``parse_instances_data``) and ``mlflow/models/utils.py`` (``_enforce_schema``), version 3.17,
+with pandas 3. There a column goes through ``Series.astype`` or ``numpy.array(values, dtype)``; here always through the
 latter, which says the same for what JSON can hold: numbers in strings are read, booleans are 0 and 1, null in a float
 column is NaN and in an integer column an error, and **a fraction in an integer column is cut off** (2.5 becomes 2),
 since a copy must answer what the original answers.
@@ -29,7 +29,7 @@ from .answers import Refused
 from .tensors import DTYPES, Array
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from .manifest import TensorSpec
 
@@ -94,73 +94,90 @@ def _of_records(records: list[object]) -> Frame:
 
 
 def columns_of_frame(frame: Frame, specs: Sequence[TensorSpec]) -> dict[str, Array]:
-    """Cast the columns that the signature names to arrays of shape [rows, 1]; others are ignored. Raises ``Refused``."""
-    require(specs, frame.names)
+    """Cast the columns that the signature names to arrays of shape [rows, 1]; others are ignored.
+
+    Raises ``Refused`` (400).
+    """
+    positions = {name: index for index, name in enumerate(frame.names) if isinstance(name, str)}
+    require(specs, positions)
     if frame.rows == 0:
         raise Refused(400, "the data frame has no rows")
     feeds: dict[str, Array] = {}
     for spec in specs:
-        found = frame.names.count(spec.name)
-        if found > 1:
+        if spec.name not in positions:
+            feeds[spec.name] = _absent(frame.rows, spec)
+            continue
+        position = positions[spec.name]
+        if frame.names.index(spec.name) != position:
             raise Refused(400, f"the column {spec.name!r} is sent twice")
-        values = frame.columns[frame.names.index(spec.name)] if found else [nan] * frame.rows
+        values = frame.columns[position]
         if spec.datatype == "BYTES" and not all(isinstance(value, str) for value in values):
             raise Refused(400, f"the column {spec.name!r} holds strings; other values and null have no place in it")
-        feeds[spec.name] = cast_column(values, spec).reshape(-1, 1)
+        feeds[spec.name] = cast_column(values, spec)
     return feeds
 
 
 def columns_of_tensors(data: object, specs: Sequence[TensorSpec]) -> dict[str, Array]:
     """Cast ``inputs`` or ``instances`` of a model of columns to arrays of shape [rows, 1].
 
-    ``data`` is ``{column: [value, ...] or value}`` or ``[{column: value}, ...]``; a single value stands for every row. A
-    model of one column takes a bare list as well. Raises ``Refused``.
+    ``data`` is ``{column: [value, ...] or value}`` or ``[{column: value}, ...]``; a single value stands for every row.
+    A model of one column takes a bare list as well. Raises ``Refused`` (400).
     """
     if isinstance(data, list) and data and all(isinstance(row, dict) for row in data):
-        return columns_of_tensors(_by_column(data, specs), specs)
-    if isinstance(data, list) and len(specs) == 1 and not any(isinstance(row, dict) for row in data):
+        data = _by_column(data, specs)
+    elif isinstance(data, list) and len(specs) == 1 and not any(isinstance(row, dict) for row in data):
         data = {specs[0].name: data}
     if not isinstance(data, dict):
         raise Refused(400, f"the model takes the columns {', '.join(spec.name for spec in specs)}: send them by name")
     require(specs, data)
+    # A column the model does not know is ignored; but a table that it does not fit into is none.
+    lengths = {len(value) for value in data.values() if isinstance(value, list)} or {1}
+    if len(lengths) > 1 or 0 in lengths:
+        raise Refused(400, f"the columns must have the same number of values, and at least one, not {sorted(lengths)}")
+    rows = lengths.pop()
     feeds: dict[str, Array] = {}
-    rows = 1
-    for name, value in data.items():
-        # Columns that the model does not know are ignored, but a table they do not fit into is none.
-        if isinstance(value, list):
-            rows = len(value)
-            break
     for spec in specs:
-        value = data.get(spec.name, nan)
-        feeds[spec.name] = cast_column(value if isinstance(value, list) else [value] * rows, spec).reshape(-1, 1)
-    if any(len(value) != rows for value in data.values() if isinstance(value, list)):
-        raise Refused(400, "the columns do not have the same number of values")
-    if rows == 0:
-        raise Refused(400, "there are no rows")
+        value = data.get(spec.name, _absent)
+        if value is _absent:
+            feeds[spec.name] = _absent(rows, spec)
+        else:
+            feeds[spec.name] = cast_column(value if isinstance(value, list) else [value] * rows, spec)
     return feeds
 
 
 def _by_column(rows: list[dict[str, object]], specs: Sequence[TensorSpec]) -> dict[str, object]:
-    return {
-        spec.name: [row.get(spec.name, nan) for row in rows] for spec in specs if any(spec.name in row for row in rows)
-    }
+    columns: dict[str, object] = {}
+    for spec in specs:
+        lacking = sum(spec.name not in row for row in rows)
+        if lacking and lacking < len(rows) and spec.datatype[:2] != "FP":
+            raise Refused(400, f"{lacking} of the rows lack the column {spec.name!r}")
+        if lacking < len(rows):
+            columns[spec.name] = [row.get(spec.name, nan) for row in rows]
+    return columns
 
 
-def require(specs: Sequence[TensorSpec], names: Sequence[object] | dict[str, object]) -> None:
-    """Refuse a request that lacks a required input (400), naming all that it lacks."""
-    missing = [spec.name for spec in specs if spec.required and spec.name not in names]
+def require(specs: Sequence[TensorSpec], names: Mapping[str, object]) -> None:
+    """Refuse a request (400) that lacks a required input, naming all that it lacks."""
+    missing = [repr(spec.name) for spec in specs if spec.required and spec.name not in names]
     if missing:
-        raise Refused(400, f"the model needs the input {', '.join(map(repr, missing))}")
+        raise Refused(400, f"the model needs the input {', '.join(missing)}")
+
+
+def _absent(rows: int, spec: TensorSpec) -> Array:
+    """Return the values of an optional column that was not sent."""
+    if spec.datatype[:2] != "FP":
+        raise Refused(400, f"the column {spec.name!r} cannot be left out: {spec.datatype} has no value for missing")
+    return np.full((rows, 1), nan, DTYPES[spec.datatype])
 
 
 def cast_column(values: Sequence[object], spec: TensorSpec) -> Array:
-    """Cast the values of one column to a one-dimensional array of its dtype. Raises ``Refused`` (400)."""
+    """Cast the values of one column to an array of its dtype and the shape [rows, 1]. Raises ``Refused`` (400)."""
     array = cast(values, spec)
     if array.ndim != 1:
         raise Refused(400, f"the column {spec.name!r} holds lists, it takes one value per row")
     if spec.datatype == "BOOL" and any(value is None or value != value for value in values):  # noqa: PLR0124 (NaN)
         raise Refused(400, f"the column {spec.name!r} is boolean, and null is neither true nor false")
-    return array
+    return array.reshape(-1, 1)
 
 
 def cast(values: object, spec: TensorSpec) -> Array:

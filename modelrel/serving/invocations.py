@@ -56,9 +56,9 @@ class Invocations:
         self._wanted = [model.predict_output]
         self._decoder = msgspec.json.Decoder()
         datatypes = {spec.datatype for spec in model.inputs}
-        # Columns of one numeric datatype, the usual case, are read as one matrix instead of one by one.
+        # Columns of one such datatype, the usual case, are read as one matrix instead of one by one.
         self._matrix_dtype: np.dtype[Any] | None = None
-        if model.kind == "columns" and len(datatypes) == 1 and not datatypes & {"BYTES", "BOOL"}:
+        if model.kind == "columns" and len(datatypes) == 1 and datatypes <= {"FP64", "INT64", "INT32"}:
             self._matrix_dtype = DTYPES[datatypes.pop()]
 
     def invoke(self, headers: Mapping[str, str], body: bytes) -> Answer:
@@ -99,8 +99,7 @@ class Invocations:
         if len(data) != 2 or "data" not in data:
             return None
         try:
-            with np.errstate(over="ignore"):
-                matrix = np.array(data["data"], self._matrix_dtype)
+            matrix = np.array(data["data"], self._matrix_dtype)
         except (ValueError, TypeError, OverflowError, RecursionError):
             return None  # column by column the message says which one it is, and a short row is filled up
         if matrix.ndim != 2 or len(matrix) == 0 or matrix.shape[1] != len(self._names):

@@ -14,7 +14,7 @@ from .manifest import BrokenModel, Golden, Manifest, TensorSpec, inside, read_ma
 from .tensors import DTYPES, ONNX_TYPES, Array
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 __all__ = ["BrokenModel", "InferenceFailed", "Model", "load_model"]
 
@@ -42,7 +42,7 @@ class Model:
         self.classes = manifest.classes
         self.metadata = manifest.metadata
         self.row_ms = 0.0
-        self._session = session
+        self._run = _bare_run(session)
         self._output_names = [spec.name for spec in manifest.outputs]
 
     def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -56,7 +56,7 @@ class Model:
     def run(self, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
         """Compute the named outputs only, in that order. Raises ``InferenceFailed``."""
         try:
-            results: list[Array] = self._session.run(outputs, feeds)
+            results: list[Array] = self._run(outputs, feeds, None)
         except Exception as error:  # onnxruntime raises a dozen unrelated classes, ValueError and RuntimeError too
             raise InferenceFailed(f"the runtime refused a request to {self.name}/{self.version}") from error
         return results
@@ -65,14 +65,17 @@ class Model:
 def load_model(folder: str | Path, threads: int | None = None) -> Model:
     """Load a model folder and run it once, so that the first request is as quick as the thousandth.
 
-    ``threads`` is how many threads compute one request; by default one, see ``_session``. Raises ``BrokenModel``.
+    ``threads`` is how many threads compute one request. The default is one: it is the fastest for single rows (a forest
+    of 100 trees: 5.5 against 7.1 microseconds with two), and leaves the other cores to other requests. Two are faster
+    from some hundred rows a request on. Raises ``BrokenModel``.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise BrokenModel(f"{folder} is not a folder")
     manifest = read_manifest(folder)
-    model = Model(manifest, _session(inside(folder, manifest.file), threads))
-    _check_signature(manifest, model._session)
+    session = _session(inside(folder, manifest.file), threads)
+    _check_signature(manifest, session)
+    model = Model(manifest, session)
     _warm_up(model, _example(folder, manifest))
     return model
 
@@ -89,6 +92,17 @@ def _session(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # same family-less exceptions as in run()
         raise BrokenModel(f"{path} cannot be loaded: {_first_line(error)}") from error
+
+
+def _bare_run(session: onnxruntime.InferenceSession) -> Callable[..., list[Array]]:
+    """Return the compiled ``run``, without the Python around it.
+
+    That Python checks again, input by input, what ``_check_signature`` and the protocols have checked: 9 of the 28
+    microseconds of a model with 30 columns. The attribute is not public, so the public one stands in should it go.
+    """
+    compiled = getattr(session, "_sess", None)
+    run: Callable[..., list[Array]] = getattr(compiled, "run", session.run)
+    return run
 
 
 def _first_line(error: Exception) -> str:

@@ -60,7 +60,7 @@ def serve(settings: Settings) -> int:
     class Protocol(AutoHTTPProtocol):  # type: ignore[misc,valid-type]
         """uvicorn's, but with JSON for what is not even HTTP."""
 
-        def send_400_response(self, msg: str) -> None:
+        def send_400_response(self, msg: str) -> None:  # noqa: ARG002 (uvicorn passes it by name)
             body = b'{"error":"the request is not valid HTTP"}'
             head = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
             self.transport.write(b"%scontent-length: %d\r\n\r\n%s" % (head, len(body), body))

@@ -1,4 +1,4 @@
-"""Requests to answers, without a transport: the ASGI application, a Lambda handler and the tests all call ``answer``."""
+"""Requests to answers, without a transport: the ASGI application, a Lambda handler and tests all call ``answer``."""
 
 from __future__ import annotations
 
@@ -30,17 +30,21 @@ def answer(model: Model, method: str, path: str, headers: Mapping[str, str], bod
     ``body`` is complete and within whatever limit the carrier sets.
     """
     try:
-        verb, handler = _routes(model).get(path) or _lost(model, path)
-        if verb != method and not (verb == "GET" and method == "HEAD"):
-            allowed = "GET, HEAD" if verb == "GET" else verb
-            raise Refused(405, f"{path} answers {allowed}, not {method}", {"allow": allowed})
-        return handler(headers, body)
+        return _handler(model, method, path)(headers, body)
     except Refused as error:
         return failure(path, error)
-    except Exception:
+    except Exception:  # noqa: BLE001 (the last line of defence)
         # Of the reason a client learns nothing: it may hold paths, data of others or the inside of the model.
         _log.exception("%s %s failed", method, path)
         return failure(path, Refused(500, "the model could not compute this request"))
+
+
+def _handler(model: Model, method: str, path: str) -> Handler:
+    verb, handler = _routes(model).get(path) or _lost(model, path)
+    if verb != method and (verb, method) != ("GET", "HEAD"):
+        allowed = "GET, HEAD" if verb == "GET" else verb
+        raise Refused(405, f"{quote(path)} answers {allowed}, not {method}", {"allow": allowed})
+    return handler
 
 
 def failure(path: str, error: Refused) -> Answer:

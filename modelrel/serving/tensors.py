@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from functools import cache
 from math import prod
-from typing import TYPE_CHECKING, Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 import numpy as np
 
 from .answers import Refused, decode
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -55,24 +52,31 @@ ONNX_TYPES: Final[dict[str, str]] = {
 _EXACT: Final = {"FP16": 2**11, "FP32": 2**24, "FP64": 2**53}
 
 
+# The first number that rounds to infinity as FP32. Some clients print the largest FP32 as 3.4028235e38, just below it.
+_FP32_END: Final = float(np.finfo(np.float32).max) + 2.0**103
+
+
 @cache
 def _decoder(datatype: str, depth: int) -> msgspec.json.Decoder[list[object]]:
-    """Build the decoder of a list nested ``depth`` deep; it does the type checks, in C."""
-    kind = DTYPES[datatype].kind
-    element: Any = {"b": bool, "O": str, "f": float | None}.get(kind, int)
+    """Build the decoder of a list nested ``depth`` deep. It checks type and range of each value, in C."""
+    dtype = DTYPES[datatype]
+    nested: Any = {"b": bool, "O": str, "f": float | None}.get(dtype.kind, int)
+    if datatype == "FP32":
+        nested = Annotated[float, msgspec.Meta(gt=-_FP32_END, lt=_FP32_END)] | None
+    elif dtype.kind in "iu" and datatype != "UINT64":  # beyond int64 the decoder cannot compare; numpy will refuse
+        nested = Annotated[int, msgspec.Meta(ge=int(np.iinfo(dtype).min), le=int(np.iinfo(dtype).max))]
     for _ in range(depth):
-        element = list[element]
-    return msgspec.json.Decoder(element)
+        nested = list[nested]
+    return msgspec.json.Decoder(nested)
 
 
-def _depth(raw: bytes) -> int:
+def _depth(data: bytes) -> int:
     """Count the brackets that open a JSON value; only the first 256 bytes are looked at."""
-    head = raw[:256]
-    stripped = head.translate(None, b" \t\r\n")
+    stripped = data[:256].translate(None, b" \t\r\n")
     return len(stripped) - len(stripped.lstrip(b"["))
 
 
-def from_json(raw: msgspec.Raw, datatype: str, shape: Sequence[int]) -> Array:
+def from_json(raw: msgspec.Raw, datatype: str, shape: list[int]) -> Array:
     """Read the ``data`` of a tensor: row-major, nested to ``shape`` or as one flat list.
 
     ``null`` is NaN for floats. Raises ``Refused`` (400) for values that are not of the datatype or out of its range,
@@ -80,37 +84,35 @@ def from_json(raw: msgspec.Raw, datatype: str, shape: Sequence[int]) -> Array:
     """
     data = bytes(raw)
     depth = _depth(data)
-    if depth != 1 and depth != len(shape):
-        raise Refused(400, f"data is nested {depth} deep; it must be a flat list or nested to the shape {list(shape)}")
+    if depth not in {1, len(shape)}:
+        raise Refused(400, f"data is nested {depth} deep; it must be a flat list or nested to the shape {shape}")
     values = decode(_decoder(datatype, depth), data)
     try:
         array = np.array(values, DTYPES[datatype])
-    except (ValueError, TypeError, OverflowError) as error:
+    except (ValueError, OverflowError) as error:
         raise Refused(400, f"data does not fit {datatype}: {error}") from error
-    if datatype == "FP32" and np.isinf(array).any():
-        raise Refused(400, "data holds a number beyond the range of FP32")
     if depth == 1 and array.size == prod(shape):
         return array.reshape(shape)
-    if array.shape != tuple(shape):
-        raise Refused(400, f"data has {array.size} elements, the shape {list(shape)} asks for {prod(shape)}")
+    if list(array.shape) != shape:
+        raise Refused(400, f"data has {array.size} elements, the shape {shape} asks for {prod(shape)}")
     return array
 
 
-def cast_exactly(array: Array, source: str, target: str) -> Array | None:
-    """Return ``array`` (of datatype ``source``) as datatype ``target``, or None if a value would not survive.
+def cast_exactly(array: Array, source: str, target: str) -> Array:
+    """Return ``array`` (of datatype ``source``, not empty) as datatype ``target``.
 
-    Integers go to integers and floats, floats to floats. Nothing else is a cast: a boolean is no number and a float is
-    no integer, even when the value happens to fit.
+    Integers go to integers and floats, floats to floats. Nothing else is a cast: a boolean is no number, and a float is
+    no integer even when its value is whole. Raises ``Refused`` (400) also when a single value would change.
     """
     old, new = DTYPES[source], DTYPES[target]
+    exact = False
     if old.kind in "iu" and new.kind in "iu":
-        limits = np.iinfo(new)
-        fits = bool(array.min() >= limits.min and array.max() <= limits.max)
+        exact = bool(array.min() >= np.iinfo(new).min and array.max() <= np.iinfo(new).max)
     elif old.kind in "iu" and new.kind == "f":
-        fits = bool(array.min() >= -_EXACT[target] and array.max() <= _EXACT[target])
+        exact = bool(array.min() >= -_EXACT[target] and array.max() <= _EXACT[target])
     elif old.kind == "f" and new.kind == "f":
         with np.errstate(over="ignore"):
-            fits = np.array_equal(array.astype(new).astype(old), array, equal_nan=True)
-    else:
-        return None
-    return array.astype(new) if fits else None
+            exact = np.array_equal(array.astype(new).astype(old), array, equal_nan=True)
+    if not exact:
+        raise Refused(400, f"the model takes {target}; the request sends {source}, which would change its values")
+    return array.astype(new)

@@ -17,6 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
+import numpy as np
 
 from . import VERSION
 from .answers import JSON_HEADERS, Answer, Refused, as_json, decode, encode
@@ -70,13 +71,59 @@ class _Response(msgspec.Struct, gc=False, omit_defaults=True):
     id: str | None = None
 
 
+class _Reader:
+    """Reads one input of the model out of requests."""
+
+    def __init__(self, spec: TensorSpec, kind: str) -> None:
+        self._datatype: str = spec.datatype
+        self._shape = list(spec.shape)
+        self._column = kind == "columns"
+        # The usual shape, any number of rows of fixed size, is compared at once instead of dimension by dimension.
+        self._row = self._shape[1:] if self._shape[:1] == [-1] and -1 not in self._shape[1:] else None
+
+    def read(self, sent: _Input) -> Array:
+        """Return the array that was sent, in the dtype and rank the model takes. Raises ``Refused``."""
+        try:
+            array = self._read(sent)
+        except Refused as error:
+            raise Refused(error.status, f"input {sent.name!r}: {error}") from error
+        return array.reshape(-1, 1) if self._column else array
+
+    def _read(self, sent: _Input) -> Array:
+        if sent.shape[1:] != self._row or sent.shape[0] == 0:
+            self._check_shape(sent.shape)
+        if sent.datatype != self._datatype or sent.datatype == "FP16":
+            _check_datatype(sent.datatype)
+        if sent.data is _MISSING:
+            raise Refused(400, "there is no data (binary tensors are not supported)")
+        array = from_json(sent.data, sent.datatype, sent.shape)
+        return array if sent.datatype == self._datatype else cast_exactly(array, sent.datatype, self._datatype)
+
+    def _check_shape(self, shape: list[int]) -> None:
+        if 0 in shape:
+            raise Refused(400, f"the shape {shape} has no elements")
+        if self._column and len(shape) == 1:
+            return
+        if len(shape) != len(self._shape) or any(
+            want not in {have, -1} for have, want in zip(shape, self._shape, strict=True)
+        ):
+            raise Refused(400, f"the shape is {shape}, the model takes {self._shape}")
+
+
+def _check_datatype(datatype: str) -> None:
+    if datatype not in DTYPES:
+        raise Refused(400, f"there is no datatype {datatype!r}")
+    if datatype == "FP16":
+        raise Refused(400, "FP16 has no JSON form; send FP32")
+
+
 class OpenInference:
     """The V2 routes of one model; everything that does not depend on a request is computed here, once."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
         self._decoder = msgspec.json.Decoder(_Request)
-        self._inputs = {spec.name: spec for spec in model.inputs}
+        self._inputs = {spec.name: _Reader(spec, model.kind) for spec in model.inputs}
         self._outputs = {spec.name: spec for spec in model.outputs}
         self._output_names = [spec.name for spec in model.outputs]
         self.server = as_json({"name": "modelrel", "version": VERSION, "extensions": []})
@@ -117,59 +164,31 @@ class OpenInference:
     def _feeds(self, inputs: list[_Input]) -> dict[str, Array]:
         feeds: dict[str, Array] = {}
         for sent in inputs:
-            spec = self._inputs.get(sent.name)
-            if spec is None:
+            reader = self._inputs.get(sent.name)
+            if reader is None:
                 raise Refused(400, f"the model has no input {sent.name!r}; it has {', '.join(self._inputs)}")
             if sent.name in feeds:
                 raise Refused(400, f"the input {sent.name!r} is sent twice")
-            feeds[sent.name] = self._array(sent, spec)
+            feeds[sent.name] = reader.read(sent)
         if len(feeds) != len(self._inputs):
             self._fill(feeds)
-        if len(feeds) > 1 and len({len(array) for array in feeds.values() if array.ndim}) > 1:
-            sizes = ", ".join(f"{name!r} has {len(array)}" for name, array in feeds.items())
-            raise Refused(400, f"all inputs must have the same number of rows, but {sizes}")
+        if len(feeds) > 1 and self._model.kind == "columns":
+            rows = len(next(iter(feeds.values())))
+            for name, array in feeds.items():
+                if len(array) != rows:
+                    raise Refused(400, f"input {name!r} has {len(array)} rows, input {next(iter(feeds))!r} has {rows}")
         return feeds
 
-    def _array(self, sent: _Input, spec: TensorSpec) -> Array:
-        shape = sent.shape
-        if self._model.kind == "columns" and len(shape) == 1:
-            shape = [shape[0], 1]
-            sent_flat = True
-        else:
-            sent_flat = False
-        if len(shape) != len(spec.shape) or any(
-            have != want and want != -1 for have, want in zip(shape, spec.shape, strict=True)
-        ):
-            raise Refused(400, f"input {spec.name!r} has the shape {sent.shape}, the model takes {list(spec.shape)}")
-        if 0 in shape:
-            raise Refused(400, f"input {spec.name!r} has the shape {sent.shape}, so it has no elements")
-        if sent.datatype not in DTYPES:
-            raise Refused(400, f"input {spec.name!r} has the datatype {sent.datatype!r}, which does not exist")
-        if sent.datatype == "FP16":
-            raise Refused(400, f"input {spec.name!r} is FP16, which has no JSON form; send FP32")
-        if not bytes(sent.data):
-            raise Refused(400, f"input {spec.name!r} has no data (binary tensors are not supported)")
-        try:
-            array = from_json(sent.data, sent.datatype, sent.shape if sent_flat else shape)
-        except Refused as error:
-            raise Refused(error.status, f"input {spec.name!r}: {error}") from error
-        if sent_flat:
-            array = array.reshape(shape)
-        if sent.datatype != spec.datatype:
-            return _as_declared(array, sent.datatype, spec)
-        return array
-
     def _fill(self, feeds: dict[str, Array]) -> None:
-        """Put NaN where an optional input was left out. Raises ``Refused`` for one that cannot be left out."""
-        import numpy as np
-
-        missing = [spec for name, spec in self._inputs.items() if name not in feeds]
-        needed = [spec.name for spec in missing if spec.required or not spec.datatype.startswith("FP")]
-        if needed or not feeds:
-            raise Refused(400, f"the model needs the input {', '.join(map(repr, needed or self._inputs))}")
+        """Put NaN where an optional column was left out. Raises ``Refused`` for what cannot be left out."""
+        missing = [spec for spec in self._model.inputs if spec.name not in feeds]
+        optional = self._model.kind == "columns" and bool(feeds)
+        needed = [repr(spec.name) for spec in missing if spec.required or spec.datatype[:2] != "FP" or not optional]
+        if needed:
+            raise Refused(400, f"the model needs the input {', '.join(needed)}")
         rows = len(next(iter(feeds.values())))
         for spec in missing:
-            feeds[spec.name] = np.full((rows, *map(abs, spec.shape[1:])), np.nan, DTYPES[spec.datatype])
+            feeds[spec.name] = np.full((rows, 1), np.nan, DTYPES[spec.datatype])
 
     def _output(self, name: str, array: Array) -> _Output:
         datatype = self._outputs[name].datatype
@@ -180,15 +199,6 @@ class OpenInference:
 
 def _described(spec: TensorSpec) -> dict[str, object]:
     return {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}
-
-
-def _as_declared(array: Array, datatype: str, spec: TensorSpec) -> Array:
-    cast = cast_exactly(array, datatype, spec.datatype)
-    if cast is None:
-        raise Refused(
-            400, f"input {spec.name!r} is {spec.datatype}, the request sends {datatype}, which would change its values"
-        )
-    return cast
 
 
 def _check_headers(headers: Mapping[str, str]) -> None:
