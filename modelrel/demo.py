@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import shutil
 import subprocess
@@ -65,7 +67,9 @@ What to try next, in {top}:
 def _register() -> None:
     """Train and register: a pipeline with text columns (scikit-learn), and a gradient-boosted classifier (XGBoost)."""
     import logging
+    import warnings
 
+    warnings.filterwarnings("ignore")
     import mlflow
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)
@@ -131,13 +135,15 @@ def _log(mlflow: Any, name: str, flavor: Any, model: Any, data: tuple[Any, Any, 
         mlflow.log_metric("accuracy", accuracy)
         source = mlflow.data.from_numpy(train, name=name) if not hasattr(train, "columns") else None
         mlflow.log_input(source or mlflow.data.from_pandas(train, name=name), context="training")
-        flavor.log_model(
-            model,
-            name="model",
-            registered_model_name=name,
-            signature=mlflow.models.infer_signature(test, model.predict(test)),
-            input_example=test[:5],
-        )
+        # MLflow tells on stderr what the next line tells better
+        with contextlib.redirect_stderr(io.StringIO()):
+            flavor.log_model(
+                model,
+                name="model",
+                registered_model_name=name,
+                signature=mlflow.models.infer_signature(test, model.predict(test)),
+                input_example=test[:5],
+            )
     mlflow.MlflowClient().set_registered_model_alias(name, "candidate", "1")
     _say(f"registered {name}/1 (accuracy {accuracy:.3f}) as candidate")
 
