@@ -94,6 +94,14 @@ def excess(original: Array, copy: Array, *, rtol: float, atol: float) -> Array:
     return over.max(axis=1) if first.shape[1] else np.full(len(first), -np.inf)
 
 
+def disagree(original: Array, copy: Array) -> Array:
+    """Return which rows have another label: shape (N,), bool; 1 and True and "1" are three labels."""
+    first, second = original.reshape(len(original), -1), copy.reshape(len(copy), -1)
+    if first.dtype.kind != second.dtype.kind and {first.dtype.kind, second.dtype.kind} != {"i", "u"}:
+        return np.ones(len(first), np.bool_)
+    return np.asarray((first != second).any(axis=1), np.bool_)
+
+
 def plain(array: Array) -> Any:
     """Return an array as JSON data: nested lists, NaN and infinities as None, text as text."""
     if array.dtype.kind == "f":

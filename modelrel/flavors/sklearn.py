@@ -1,0 +1,100 @@
+"""scikit-learn: estimators and pipelines, logged as pickle, cloudpickle or skops."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from modelrel.errors import Refused
+from modelrel.flavors import frames, mlmodel
+from modelrel.tensors import Array, Tensors
+from modelrel.values import Answers, Scalar, Signature
+
+_METHODS: Final = {
+    "predict_proba": "probabilities",
+    "decision_function": "scores",
+    "transform": "transformed",
+}
+
+
+def load(folder: Path) -> object:
+    """Return the estimator logged in `folder`."""
+    said = mlmodel.configuration(folder, "sklearn")
+    path = mlmodel.inside(folder, str(said.get("pickled_model", "model.pkl")))
+    return mlmodel.unpickled(path, str(said.get("serialization_format", "pickle")), said.get("skops_trusted_types"))
+
+
+def answers(native: Any, folder: Path) -> Answers:
+    """Return the outputs: `label` and more for what assigns labels, `prediction`, or `transformed`."""
+    outputs = tuple(_calls(native))
+    if not outputs:
+        raise Refused(f"{named(native)} has no predict and no transform", "Log a fitted estimator or Pipeline instead.")
+    predict = _predicts(folder, outputs)
+    return Answers(outputs=outputs, predict=predict, estimator=named(native), classes=classes(native, outputs))
+
+
+def predict(native: Any, tensors: Tensors, signature: Signature) -> dict[str, Array]:
+    """Return every output for N rows; probabilities (N, classes), a label (N,)."""
+    data = frames.given(tensors, signature)
+    return {name: frames.answered(getattr(native, method)(data)) for name, method in _calls(native).items()}
+
+
+def named(native: Any) -> str:
+    """Return the class that does the work, through the last steps of pipelines and searches."""
+    name = type(native).__name__
+    inner = native
+    while True:
+        if hasattr(inner, "steps"):
+            step, inner = inner.steps[-1]
+            name = f"{type(inner).__name__} inside {type(native).__name__} step {step!r}"
+        elif hasattr(inner, "best_estimator_"):
+            inner = inner.best_estimator_
+            name = f"{type(inner).__name__} inside {type(native).__name__}"
+        else:
+            return name
+
+
+def classes(native: Any, outputs: tuple[str, ...]) -> tuple[Scalar, ...]:
+    """Return the class labels as Python values, in the order of the probabilities' columns."""
+    found = getattr(native, "classes_", None) if "label" in outputs else None
+    if found is None:
+        return ()
+    if isinstance(found, list):
+        raise Refused(
+            f"{named(native)} predicts several targets at once",
+            "Release one model per target: several label columns have no common form in the formats.",
+        )
+    return tuple(np.asarray(found).tolist())
+
+
+def _calls(native: Any) -> dict[str, str]:
+    """Return output name -> the method that gives it."""
+    from sklearn.base import is_classifier, is_clusterer, is_outlier_detector, is_regressor
+
+    if is_regressor(native):
+        return {"prediction": "predict"}
+    if is_classifier(native) or hasattr(native, "predict_proba"):
+        extra = "predict_proba" if hasattr(native, "predict_proba") else "decision_function"
+        return {"label": "predict"} | ({_METHODS[extra]: extra} if hasattr(native, extra) else {})
+    if is_outlier_detector(native):
+        return {"label": "predict", "scores": "decision_function"}
+    if is_clusterer(native) and hasattr(native, "predict"):
+        return {"label": "predict"} | ({"scores": "transform"} if hasattr(native, "transform") else {})
+    if hasattr(native, "predict"):
+        return {"prediction": "predict"}
+    return {"transformed": "transform"} if hasattr(native, "transform") else {}
+
+
+def _predicts(folder: Path, outputs: tuple[str, ...]) -> str:
+    """Return which output MLflow's pyfunc gives, as chosen when the model was logged."""
+    said = mlmodel.configuration(folder, "python_function")
+    chosen = str(said.get("predict_fn", "predict"))
+    name = outputs[0] if chosen == "predict" else _METHODS.get(chosen, chosen)
+    if name not in outputs:
+        raise Refused(
+            f"the model was logged with pyfunc_predict_fn={chosen!r}, which has no output in a converted model",
+            "Log it with pyfunc_predict_fn='predict' or 'predict_proba'.",
+        )
+    return name

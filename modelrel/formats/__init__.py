@@ -1,0 +1,55 @@
+"""One module per format, which is what a model is released as: how it is written, and how it is run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, Protocol
+
+from modelrel.formats import onnx
+from modelrel.formats.order import Order
+from modelrel.tensors import Predict
+from modelrel.values import SourceModel
+
+__all__ = ["FORMATS", "Format", "Order"]
+
+
+class Format(Protocol):
+    """What a module of this room offers."""
+
+    @property
+    def SUFFIX(self) -> str:  # noqa: N802 - a constant of the module
+        """The ending of the file it writes."""
+        ...
+
+    @property
+    def FLAVORS(self) -> frozenset[str]:  # noqa: N802 - a constant of the module
+        """The flavors that it can be written from."""
+        ...
+
+    @property
+    def TOOLS(self) -> tuple[str, ...]:  # noqa: N802 - a constant of the module
+        """The distributions whose versions decide what is written."""
+        ...
+
+    def convert(self, native: object, order: Order, path: Path) -> Mapping[str, object]:
+        """Write `native` to `path` (in the worker), and describe the copy as `steps.convert` reads it.
+
+        Raises `Refused` for what has no exact copy.
+        """
+        ...
+
+    def check(self, path: Path) -> None:
+        """Raise `Refused` where the file is not a valid one of its format (on the host)."""
+        ...
+
+    def load(self, path: Path) -> Predict:
+        """Return the copy, loaded as it is deployed (on the host)."""
+        ...
+
+    def metadata(self, source: SourceModel, tools: Mapping[str, str]) -> dict[str, str]:
+        """Return what to write into the file about where it comes from."""
+        ...
+
+
+FORMATS: Final[dict[str, Format]] = {"onnx": onnx}

@@ -1,0 +1,141 @@
+"""ONNX: written by converters inside the worker, run by onnxruntime on the host."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from modelrel import __version__
+from modelrel.errors import Invalid, Refused, Unavailable
+from modelrel.formats.onnx.opsets import NEWEST, OLDEST
+from modelrel.formats.order import Order
+from modelrel.tensors import Array, Predict, Tensors, text
+from modelrel.values import SourceModel
+
+if TYPE_CHECKING:
+    from modelrel.formats.onnx.graph import Core
+
+SUFFIX: Final = ".onnx"
+FLAVORS: Final = frozenset({"sklearn"})
+TOOLS: Final = ("onnx", "onnxruntime", "skl2onnx", "onnxmltools")
+
+
+def convert(native: object, order: Order, path: Path) -> Mapping[str, object]:
+    """Write `native` to `path`; the bytes depend on the model and the order alone.
+
+    Raises `Refused` for an estimator without an exact copy, and `Invalid` for an opset out of range.
+    """
+    from modelrel.formats.onnx import graph
+
+    if order.opset and not OLDEST <= order.opset <= NEWEST:
+        raise Invalid(
+            f"opset {order.opset} cannot be written: the converters and onnxruntime take {OLDEST} to {NEWEST}",
+            f"Choose --opset {NEWEST}, or leave it out.",
+        )
+    core = _writer(order.flavor)(native, order)
+    model, outputs = graph.bordered(core, order)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    predict = order.answers.predict
+    if predict not in {spec.name for spec in outputs}:
+        raise Refused(
+            f"the copy of {order.answers.estimator} does not give {predict}, which the original's predict does",
+            "Log the model with another pyfunc_predict_fn.",
+        )
+    return {
+        "inputs": [asdict(spec) for spec in order.signature.inputs],
+        "outputs": [asdict(spec) for spec in outputs],
+        "predict": predict,
+        "classes": list(order.answers.classes),
+        "opsets": {entry.domain or "ai.onnx": entry.version for entry in model.opset_import},
+        "estimator": order.answers.estimator,
+        "notes": list(core.notes),
+        "hints": core.hints,
+    }
+
+
+def check(path: Path) -> None:
+    """Raise `Refused` where the file is no valid ONNX model."""
+    import onnx
+
+    try:
+        onnx.checker.check_model(str(path))
+    except Exception as error:
+        raise Refused(
+            f"the converted model is not valid ONNX: {' '.join(str(error).split())[:300]}",
+            "This combination of converter versions is broken; -v shows what was written.",
+        ) from error
+
+
+def load(path: Path) -> Predict:
+    """Return the model loaded by onnxruntime on the CPU, as it is deployed.
+
+    It takes N rows in the datatypes of its interface; a missing text becomes "". Raises `Refused` where
+    onnxruntime does not load it or fails on the rows.
+    """
+    runtime = _runtime()
+    options = runtime.SessionOptions()
+    options.log_severity_level = 4  # what goes wrong arrives as an exception
+    try:
+        session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise Refused(
+            f"onnxruntime does not load the converted model: {' '.join(str(error).split())[:300]}",
+            "Choose another --opset, or another estimator; the original is untouched.",
+        ) from error
+    names = [output.name for output in session.get_outputs()]
+
+    def predict(tensors: Tensors) -> dict[str, Array]:
+        feeds = {name: _fed(array) for name, array in tensors.items()}
+        try:
+            answered = session.run(names, feeds)
+        except Exception as error:
+            raise Refused(
+                f"onnxruntime fails on the converted model: {' '.join(str(error).split())[:300]}",
+                "This operator has no kernel for these types; choose another estimator.",
+            ) from error
+        return {name: np.asarray(array) for name, array in zip(names, answered, strict=True)}
+
+    return predict
+
+
+def metadata(source: SourceModel, tools: Mapping[str, str]) -> dict[str, str]:
+    """Return what the file says about its origin, under `modelrel.` keys; nothing that changes by itself."""
+    said = {
+        "model": source.name,
+        "version": source.version,
+        "run_id": source.run_id,
+        "source_digest": source.digest,
+        "flavor": source.flavor,
+        "modelrel_version": __version__,
+        "tools": json.dumps(dict(tools), sort_keys=True),
+        "signature": json.dumps(asdict(source.signature), sort_keys=True) if source.signature else "",
+    }
+    return {f"modelrel.{name}": value for name, value in sorted(said.items())}
+
+
+def _writer(flavor: str) -> Callable[[Any, Order], Core]:
+    """Import the writer of one flavor only: each brings its own libraries."""
+    if flavor == "sklearn":
+        from modelrel.formats.onnx import from_sklearn
+
+        return from_sklearn.write
+    raise Refused(f"a {flavor} model cannot become ONNX", "Choose another format.")
+
+
+def _runtime() -> Any:
+    try:
+        import onnxruntime
+    except ModuleNotFoundError as error:
+        raise Unavailable("the library onnxruntime is not installed here", "pip install onnxruntime") from error
+    return onnxruntime
+
+
+def _fed(array: Array) -> Array:
+    if array.dtype != object:
+        return array
+    return text(["" if item is None else item for item in array.ravel()], array.shape)

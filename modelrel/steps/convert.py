@@ -1,0 +1,106 @@
+"""Convert: the copy of a model in a portable format, written in a worker process and checked on the host."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from modelrel import archive, extras
+from modelrel.environments import Limits, Worker
+from modelrel.errors import Invalid, Refused
+from modelrel.flavors import FLAVORS
+from modelrel.formats import FORMATS, Format
+from modelrel.probes import rows
+from modelrel.probes.generated import Maker
+from modelrel.values import ConvertedModel, ConvertOptions, SourceModel, TensorSpec
+
+
+def convert(
+    source: SourceModel,
+    format: str,  # noqa: A002 - the word of this trade
+    options: ConvertOptions,
+    note: Callable[[str], None] = lambda _: None,
+) -> ConvertedModel:
+    """Write `<release>/<format>/model.*` and its `hints.json`, and return what was written.
+
+    Equal inputs give equal bytes. Raises `Refused` where the model has no exact copy, breaks the limits or has
+    no signature, `Invalid` for a damaged model file, `Unavailable` for a missing library.
+    """
+    room = possible(source, format)
+    assert source.signature is not None
+    example = rows.example(source) or Maker(source.signature, None, {}, 0).usual(1)[0].rows
+    folder = source.folder / format
+    used = tools(format)
+    limits = Limits(seconds=options.seconds, memory_bytes=options.memory_bytes)
+    note(f"loading {source.label} ({source.flavor}) in a worker process")
+    with tempfile.TemporaryDirectory(prefix="modelrel-convert-") as work, Worker(source, limits) as worker:
+        path = Path(work) / f"model{room.SUFFIX}"
+        reply = worker.call(
+            "convert",
+            example,
+            flavor=source.flavor,
+            format=format,
+            path=str(path),
+            opset=options.opset,
+            signature=asdict(source.signature),
+            metadata=room.metadata(source, used),
+        )
+        if not path.is_file() or path.is_symlink():
+            raise Refused("the worker wrote no model", "The model writes to the worker's own channel.")
+        note(f"checking model{room.SUFFIX} ({path.stat().st_size:,} bytes)")
+        room.check(path)
+        room.load(path)
+        content = path.read_bytes()
+    target = folder / f"model{room.SUFFIX}"
+    hints = folder / "hints.json"
+    archive.write(target, content)
+    archive.write(hints, (json.dumps(reply.value["hints"], indent=1, sort_keys=True) + "\n").encode())
+    return _described(source, format, reply.value, (target, hints))
+
+
+def possible(source: SourceModel, format: str) -> Format:  # noqa: A002
+    """Return the format's module; raises `Refused` (or `Invalid`) where the model cannot become that."""
+    if format not in FORMATS:
+        raise Invalid(f"there is no format {format!r}", f"Formats: {', '.join(sorted(FORMATS))}.")
+    room = FORMATS[format]
+    if source.flavor not in FLAVORS or source.flavor not in room.FLAVORS:
+        able = sorted(name for name, other in FORMATS.items() if source.flavor in other.FLAVORS)
+        ways = f"It can become {', '.join(able)}." if able else f"{format} takes {', '.join(sorted(room.FLAVORS))}."
+        raise Refused(f"a model of flavor {source.flavor} cannot become {format}", ways)
+    if source.signature is None or not source.signature.inputs:
+        raise Refused(
+            f"{source.label} was logged without a signature, so nothing says what goes in",
+            "Log it again with signature=mlflow.models.infer_signature(X, model.predict(X)).",
+        )
+    return room
+
+
+def tools(format: str) -> dict[str, str]:  # noqa: A002
+    """Return the versions of the packages that decide what a format's files are; nothing is imported."""
+    return extras.versions(*FORMATS[format].TOOLS)
+
+
+def _described(source: SourceModel, name: str, said: Mapping[str, Any], written: tuple[Path, Path]) -> ConvertedModel:
+    inputs, outputs = (
+        tuple(TensorSpec(**{**spec, "shape": tuple(spec["shape"])}) for spec in said[side])
+        for side in ("inputs", "outputs")
+    )
+    file, hints = (archive.describe(path, source.folder) for path in written)
+    return ConvertedModel(
+        source=source,
+        format=name,
+        file=file,
+        inputs=inputs,
+        outputs=outputs,
+        predict=str(said["predict"]),
+        classes=tuple(said["classes"]),
+        opsets=dict(said["opsets"]),
+        estimator=str(said["estimator"]),
+        tools=tools(name),
+        hints=hints,
+        notes=tuple(said["notes"]),
+    )

@@ -1,0 +1,220 @@
+"""The process in which a model's own code runs: it loads one model, then converts it or predicts with it.
+
+Requests come on stdin, one JSON object a line; replies leave on what stdout was at the start, one a line:
+`{"outcome": "done", "value": {...}}` or `{"outcome": "error", "value": {"kind", "message", "hint"}}`. Arrays
+travel in .npz files whose names the request gives. Everything printed goes to stderr.
+
+| action | fields | answers |
+|---|---|---|
+| load | flavor, model_dir | how the model answers (`values.Answers`) |
+| convert | format, path, opset, signature, metadata, arrays (rows to try, may be absent) | the description |
+| predict | signature, arrays, repeat (timed runs) | outputs; `kept` rows, `raised` sentences, `seconds` |
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any, Final
+
+import numpy as np
+
+from modelrel import tensors
+from modelrel.errors import ModelrelError, Refused
+from modelrel.flavors import FLAVORS, Flavor
+from modelrel.formats import FORMATS, Order
+from modelrel.tensors import Array, Tensors
+from modelrel.values import Answers, Signature, TensorSpec
+
+_PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
+_MAX_SENTENCES: Final = 5
+
+
+class Session:
+    """The one model of this process, and what can be asked of it."""
+
+    def __init__(self) -> None:
+        """Start without a model."""
+        self._native: object = None
+        self._flavor: Flavor | None = None
+        self._answers: Answers | None = None
+
+    def load(self, request: Mapping[str, Any]) -> dict[str, object]:
+        """Load the model, and say how it answers."""
+        flavor = FLAVORS[request["flavor"]]
+        folder = Path(request["model_dir"])
+        self._native = flavor.load(folder)
+        self._flavor = flavor
+        self._answers = flavor.answers(self._native, folder)
+        return asdict(self._answers)
+
+    def convert(self, request: Mapping[str, Any]) -> dict[str, object]:
+        """Write the copy, and describe it."""
+        assert self._flavor is not None
+        assert self._answers is not None
+        rows = _given(request)
+        shape = signature(request["signature"])
+        order = Order(
+            flavor=request["flavor"],
+            signature=shape,
+            answers=self._answers,
+            opset=int(request["opset"]),
+            metadata=request["metadata"],
+            shapes=self._shapes(rows, shape),
+        )
+        try:
+            return dict(FORMATS[request["format"]].convert(self._native, order, Path(request["path"])))
+        except (ModelrelError, MemoryError):
+            raise
+        except Exception as error:
+            raise Refused(
+                f"{self._answers.estimator} cannot be converted to {request['format']}: {_sentence(error)}",
+                "Look with -v at the converter's traceback; release it with another estimator, or another format.",
+            ) from error
+
+    def _shapes(self, rows: Tensors | None, shape: Signature) -> dict[str, TensorSpec]:
+        """Return datatype and shape of each output on real rows, or nothing where there are none that work."""
+        assert self._flavor is not None
+        if rows is None:
+            return {}
+        try:
+            found = self._flavor.predict(self._native, rows, shape)
+        except Exception:  # noqa: BLE001 - a model may raise anything
+            traceback.print_exc()  # the rows may be wrong; the parity check decides, with better words
+            return {}
+        return {
+            name: TensorSpec(name=name, datatype=tensors.datatype(array.dtype), shape=(-1, *array.shape[1:]))
+            for name, array in found.items()
+        }
+
+    def predict(self, request: Mapping[str, Any]) -> dict[str, object]:
+        """Answer rows; those on which the model raises are left out and counted."""
+        rows = _given(request)
+        assert rows is not None
+        shape = signature(request["signature"])
+        raised: dict[str, int] = {}
+        index = np.arange(tensors.rows(rows))
+        pieces = self._pieces(rows, index, shape, raised)
+        if not pieces:
+            said = next(iter(raised), "it answered nothing")
+            raise Refused(
+                f"the model raises on every row: {said}",
+                "Check that the logged signature is the one the model was trained with.",
+            )
+        kept = np.concatenate([piece[0] for piece in pieces])
+        seconds = self._time(tensors.take(rows, kept), shape, int(request.get("repeat", 0)))
+        tensors.save(tensors.stack([piece[1] for piece in pieces]), Path(request["reply"]))
+        return {"kept": kept.tolist(), "raised": raised, "seconds": seconds}
+
+    def _pieces(
+        self, rows: Tensors, index: Array, shape: Signature, raised: dict[str, int]
+    ) -> list[tuple[Array, dict[str, Array]]]:
+        """Answer the rows of `index`, halving where the model raises, down to the single rows that make it."""
+        assert self._flavor is not None
+        try:
+            return [(index, self._flavor.predict(self._native, tensors.take(rows, index), shape))]
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a model may raise anything
+            if len(index) == 1:
+                sentence = _sentence(error)
+                key = sentence if sentence in raised or len(raised) < _MAX_SENTENCES else "other errors"
+                raised[key] = raised.get(key, 0) + 1
+                return []
+        middle = len(index) // 2
+        first = self._pieces(rows, index[:middle], shape, raised)
+        return first + self._pieces(rows, index[middle:], shape, raised)
+
+    def _time(self, rows: Tensors, shape: Signature, repeat: int) -> float:
+        """Return the wall seconds of the quickest of `repeat` runs over `rows` (0: not timed)."""
+        assert self._flavor is not None
+        best = 0.0
+        for _ in range(repeat):
+            start = time.perf_counter()
+            self._flavor.predict(self._native, rows, shape)
+            took = time.perf_counter() - start
+            best = min(best, took) if best else took
+        return best
+
+
+def signature(plain: Mapping[str, Any]) -> Signature:
+    """Rebuild a `Signature` from its JSON form."""
+    inputs, outputs = (
+        tuple(TensorSpec(**{**spec, "shape": tuple(spec["shape"])}) for spec in plain[side])
+        for side in ("inputs", "outputs")
+    )
+    return Signature(kind=plain["kind"], inputs=inputs, outputs=outputs)
+
+
+def _given(request: Mapping[str, Any]) -> Tensors | None:
+    return tensors.load(Path(request["arrays"])) if "arrays" in request else None
+
+
+def _sentence(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:400]}" if text else type(error).__name__
+
+
+def _take_over() -> tuple[IO[bytes], IO[bytes]]:
+    """Keep stdin and stdout for the protocol, out of reach of anything that prints or reads."""
+    requests = os.fdopen(os.dup(0), "rb")
+    replies = os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(2, 1)
+    os.close(nothing)
+    return requests, replies
+
+
+def _confine(memory: int) -> None:
+    """Die with the parent, dump no core, and fail an allocation far beyond the limit before the machine swaps."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # The parent watches what is resident. This one catches a leap between two looks; it counts what is reserved,
+    # which is more than what is used, hence the room.
+    hard = 2 * memory + 2**30
+    resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
+    parent = os.getppid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)  # the parent died before the line above
+
+
+def _answer(work: Callable[[Mapping[str, Any]], Mapping[str, object]], request: Mapping[str, Any]) -> object:
+    """Do the work; whatever it raises goes to stderr with its traceback, and to the host as one sentence."""
+    try:
+        return {"outcome": "done", "value": work(request)}
+    except ModelrelError as error:
+        stop = error
+    except MemoryError:
+        stop = Refused("the model ran out of memory", "Raise the memory limit, or release a smaller model.")
+    except Exception as error:  # noqa: BLE001 - the host must hear of it
+        stop = ModelrelError(f"the worker failed: {_sentence(error)}", "Look with -v at the traceback.")
+    traceback.print_exc()
+    return {"outcome": "error", "value": {"kind": stop.kind, "message": stop.message, "hint": stop.hint}}
+
+
+def main() -> None:
+    """Serve requests until stdin ends; the first argument is the memory limit in bytes."""
+    requests, replies = _take_over()
+    _confine(int(sys.argv[1]))
+    session = Session()
+    actions = {"load": session.load, "convert": session.convert, "predict": session.predict}
+    for line in requests:
+        request = json.loads(line)
+        reply = _answer(actions[request["action"]], request)
+        replies.write(json.dumps(reply).encode() + b"\n")
+        replies.flush()
+
+
+if __name__ == "__main__":
+    main()
