@@ -1,0 +1,184 @@
+"""A container image: a build context that anybody can build, and the image itself where an engine answers."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from modelrel import __version__, archive, interpreters, render, wheels
+from modelrel.errors import Invalid, Unavailable
+from modelrel.targets import payload
+from modelrel.targets.delivery import Draft, Note, Places, Running
+from modelrel.targets.engine import Engine
+from modelrel.targets.process import Program, run_server
+from modelrel.values import Image, Package, PackageOptions, ParityReport
+
+TOOLS: Final = ("modelrel", "onnxruntime", "numpy", "jinja2", "uv")
+PREFIX: Final = "io.modelrel."
+"""Our reverse-DNS prefix for labels."""
+
+_SERVER: Final = ("uvicorn", "httptools", "uvloop", "msgspec")
+_TAG: Final = re.compile(r"[a-z0-9]+([._/:-]+[a-zA-Z0-9_]+)*", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Label:
+    """An image label; `quoted` is its value as a Dockerfile writes it."""
+
+    key: str
+    value: str
+
+    @property
+    def quoted(self) -> str:
+        """The value in double quotes, with what Docker would expand or end the line at made harmless."""
+        plain = re.sub(r"\s+", " ", self.value)
+        return '"' + plain.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$") + '"'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageSpec:
+    """What the Dockerfile template is about; the templates know it as `image`."""
+
+    name: str
+    version: str
+    base: str
+    python: str
+    platform: str
+    labels: tuple[Label, ...]
+    port: int = 8080
+    user: int = 65532
+    app: str = "/opt/modelrel"
+    models: str = "/models"
+
+
+def options(given: PackageOptions) -> PackageOptions:
+    """Fill in: the Python modelrel runs on, this machine's platform, the official slim image."""
+    python = wheels.check_python(given.python or "{}.{}".format(*sys.version_info[:2]))
+    platform = wheels.check_platform(given.platform or wheels.host_platform())
+    for tag in given.tags:
+        if not _TAG.fullmatch(tag):
+            raise Invalid(f"{tag!r} is not an image name that an engine takes", "Write it as churn:7, in lower case.")
+    return PackageOptions(
+        python=python,
+        platform=platform,
+        base_image=given.base_image or f"python:{python}-slim",
+        tags=given.tags,
+        render_only=given.render_only,
+        templates=given.templates,
+    )
+
+
+def assemble(parity: ParityReport, options: PackageOptions, places: Places, note: Note) -> Draft:
+    """Lay out `context/`, and build it where an engine answers and the options do not forbid it."""
+    context = places.into / "context"
+    context.mkdir()
+    lock = places.previous / "context" / payload.LOCK
+    fetched = payload.fetch(parity, _SERVER, options, lock, note)
+    load = payload.gather(parity, fetched, "site-packages/")
+    payload.copy(load.files, context)
+    archive.write(context / payload.LOCK, fetched.lock.encode())
+    spec = _spec(parity, options, fetched)
+    render.render("docker", context, {"image": spec, "parity": parity}, options.templates)
+    files = {path.relative_to(context).as_posix(): path for path in archive.walk(context)}
+    archive.write(context / payload.MANIFEST, payload.manifest(parity, files).encode())
+    image, notes = (None, ()) if options.render_only else _build(context, spec, options, note)
+    if image is None:
+        tag = _tags(spec, options)[0]
+        at = places.previous / "context"
+        notes = (*notes, f"no image was built; build it with: docker build -t {tag} {at}")
+    return Draft(
+        artifact="context",
+        python=options.python,
+        platform=options.platform,
+        size=sum(path.stat().st_size for path in archive.walk(context)),
+        parts=load.parts,
+        image=image,
+        notes=(*fetched.notes, *notes),
+    )
+
+
+def _spec(parity: ParityReport, options: PackageOptions, fetched: wheels.Wheels) -> ImageSpec:
+    labels = {**_standard_labels(parity, options, fetched), **_model_labels(parity)}
+    return ImageSpec(
+        name=payload.slug(parity.source.name),
+        version=payload.version_slug(parity),
+        base=options.base_image,
+        python=options.python,
+        platform=options.platform,
+        labels=tuple(Label(key=key, value=value) for key, value in labels.items() if value),
+    )
+
+
+def _standard_labels(parity: ParityReport, options: PackageOptions, fetched: wheels.Wheels) -> Mapping[str, str]:
+    # keys: OCI image-spec, annotations.md
+    source = parity.source
+    facts = {
+        "title": source.name,
+        "description": f"{source.label}, served over the Open Inference Protocol",
+        "version": source.version,
+        "revision": source.git_commit,
+        "source": source.tags.get("mlflow.source.git.repoURL", ""),
+        "created": payload.created(parity),
+        "licenses": " AND ".join(f"({one})" if " OR " in one else one for one in wheels.licenses(fetched.folder)),
+        "base.name": options.base_image,
+    }
+    return {f"org.opencontainers.image.{key}": value for key, value in facts.items()}
+
+
+def _model_labels(parity: ParityReport) -> Mapping[str, str]:
+    source = parity.source
+    worst = max((output.max_abs_error for output in parity.outputs), default=0.0)
+    facts = {
+        "version": __version__,
+        "model.name": source.name,
+        "model.version": source.version,
+        "model.flavor": source.flavor,
+        "model.format": parity.converted.format,
+        "model.sha256": parity.converted.file.sha256,
+        "run-id": source.run_id,
+        "source.sha256": source.digest,
+        "parity.rows": str(parity.rows),
+        "parity.max-abs-error": f"{worst:g}",
+    }
+    return {PREFIX + key: value for key, value in facts.items()}
+
+
+def _tags(spec: ImageSpec, options: PackageOptions) -> tuple[str, ...]:
+    return options.tags or (f"{spec.name}:{spec.version}",)
+
+
+def _build(context: Path, spec: ImageSpec, options: PackageOptions, note: Note) -> tuple[Image | None, tuple[str, ...]]:
+    """Build the context; where no engine answers, return no image and why."""
+    try:
+        engine = Engine.connect()
+    except Unavailable as error:
+        return None, (error.message,)
+    with engine:
+        engine.have_base(spec.base, spec.platform, spec.python, note)
+        return engine.build(context, _tags(spec, options), spec.base, spec.platform, note), ()
+
+
+@contextmanager
+def launch(package: Package, note: Note) -> Iterator[Running]:
+    """Start the image in the engine; where none was built, the context as a plain process."""
+    if package.image is not None:
+        with Engine.connect() as engine, engine.run(package.image, note) as running:
+            yield running
+        return
+    python = interpreters.find(package.python)
+    if python is None or package.platform != wheels.host_platform():
+        raise Unavailable(
+            f"there is no image, and no Python {package.python} for {package.platform} here to start the context with",
+            f"Start a container engine and package again, or package with --python {sys.version_info[0]}."
+            f"{sys.version_info[1]} --platform {wheels.host_platform()}.",
+        )
+    note(f"no image was built: starting the context with {python.name}")
+    context = archive.within(package.folder, package.artifact)
+    command = ("-m", "serving", "model", "--host", "127.0.0.1", "--port")
+    with run_server(context, Program(python=python, arguments=command, paths=("site-packages", ""))) as running:
+        yield running

@@ -1,0 +1,301 @@
+"""A container engine, through the Docker SDK: builds a context, runs an image as a strict platform would."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+from urllib.parse import urlsplit
+
+from modelrel import archive
+from modelrel.errors import Refused, Unavailable
+from modelrel.targets.delivery import Note, Response, Running
+from modelrel.targets.process import ended, free_port, http_sender
+from modelrel.values import Image
+
+_PORT: Final = 8080
+_CONNECT_S: Final = 30
+_BUILD_S: Final = 1800
+_HINT: Final = "Start one, or name it in DOCKER_HOST; without one, package stops after the build context."
+
+STRICT: Final[dict[str, Any]] = {
+    "read_only": True,
+    "tmpfs": {"/tmp": "size=64m"},  # noqa: S108  # a path inside the container
+    "cap_drop": ["ALL"],
+    "security_opt": ["no-new-privileges"],
+    "user": "12345:0",
+}
+"""How strict platforms run an image: no writable root, no capabilities, a user they choose (OpenShift: group 0)."""
+
+
+class Engine:
+    """A connection to a container engine; use it as a context manager."""
+
+    def __init__(self, client: Any, host: str) -> None:
+        """Keep a connected client, and the host name under which published ports are reached."""
+        self._client = client
+        self._host = host
+
+    @classmethod
+    def connect(cls) -> Self:
+        """Connect to the engine that DOCKER_HOST, the current Docker context, or the default socket names.
+
+        Raises `Unavailable` where none answers.
+        """
+        import docker
+        from requests.exceptions import RequestException
+
+        try:
+            client = docker.from_env(timeout=_BUILD_S, environment=_settings())
+            client.api.timeout = _CONNECT_S
+            client.ping()
+            client.api.timeout = _BUILD_S
+        except (docker.errors.DockerException, RequestException, ValueError) as error:
+            raise Unavailable("no container engine answers here", _HINT) from error
+        # http+docker://localhost stands for a Unix socket; anything else names the machine.
+        return cls(client, urlsplit(client.api.base_url).hostname or "localhost")
+
+    def __enter__(self) -> Self:
+        """Return the engine."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connection."""
+        self._client.close()
+
+    def have_base(self, base: str, platform: str, python: str, note: Note) -> None:
+        """Make sure that the base image is in the engine, pulling it where it is not.
+
+        Raises `Unavailable` where it cannot be had, `Refused` where it states another Python than `python`.
+        """
+        found = self._find(base, platform)
+        if found is None:
+            note(f"pulling {base}")
+            self._pull(base, platform, note)
+            found = self._find(base, platform)
+        if found is None:
+            raise Unavailable(
+                f"the base image {base} is not made for {platform}", "Choose one with --base-image, or --platform."
+            )
+        # The official images say which Python they hold; wheels for another one would fail at the first import.
+        stated = dict(line.partition("=")[::2] for line in found.attrs["Config"].get("Env") or ())
+        version = stated.get("PYTHON_VERSION", python)
+        if version.split(".")[:2] != python.split(".")[:2]:
+            raise Refused(
+                f"the base image {base} holds Python {version}, the wheels are for {python}",
+                f"Package with --python {'.'.join(version.split('.')[:2])}, or with another --base-image.",
+            )
+
+    def _find(self, name: str, platform: str) -> Any:
+        import docker
+
+        try:
+            image = self._client.images.get(name)
+        except docker.errors.ImageNotFound:
+            return None
+        return image if image.attrs.get("Architecture") == platform.partition("/")[2] else None
+
+    def _pull(self, base: str, platform: str, note: Note) -> None:
+        import docker
+        from requests.exceptions import RequestException
+
+        try:
+            for event in self._client.api.pull(base, platform=platform, stream=True, decode=True):
+                _check(event)
+                if event.get("status", "").startswith(("Digest", "Status")):
+                    note(event["status"])
+        except (docker.errors.APIError, RequestException) as error:
+            raise Unavailable(
+                f"the base image {base} is not in the engine and cannot be pulled: {_reason(error)}",
+                "Name one that the engine has, or can pull, with --base-image.",
+            ) from error
+
+    def build(self, context: Path, tags: tuple[str, ...], base: str, platform: str, note: Note) -> Image:
+        """Build a context and tag the image.
+
+        Raises `Refused` with the step that failed. Times, owners and modes in the image do not depend on this
+        machine; only `Created` is the engine's.
+        """
+        import docker
+        from requests.exceptions import RequestException
+
+        step, identity = "", ""
+        with tempfile.TemporaryFile() as packed:
+            _pack(context, packed)
+            try:
+                for event in self._client.api.build(
+                    fileobj=packed, custom_context=True, tag=tags[0], platform=platform,
+                    network_mode="none", rm=True, forcerm=True, decode=True,
+                ):  # fmt: skip
+                    line = str(event.get("stream", "")).strip()
+                    if line.startswith("Step "):
+                        step = line
+                        note(line)
+                    identity = event.get("aux", {}).get("ID", identity)
+                    _check(event)
+                image = self._client.images.get(identity or tags[0])
+                for tag in tags[1:]:
+                    image.tag(tag)
+                below = self._client.images.get(base).attrs["Size"]
+            except (docker.errors.APIError, RequestException) as error:
+                at = step.partition(" : ")[2] or "the first step"
+                raise Refused(
+                    f"the image build failed at {at}: {_reason(error)}",
+                    f"Build it by hand to see more: docker build {context}",
+                ) from error
+        return Image(tags=tags, id=image.id, size=image.attrs["Size"], added=image.attrs["Size"] - below, base=base)
+
+    @contextmanager
+    def run(self, image: Image, note: Note) -> Iterator[Running]:
+        """Run an image under `STRICT`, and remove the container when the block ends, however it ends."""
+        import docker
+        from requests.exceptions import RequestException
+
+        try:
+            self._client.images.get(image.id)
+        except docker.errors.ImageNotFound as error:
+            raise Unavailable(
+                f"the image {image.tags[0]} is not in the engine any more", "Build it again: modelrel package --force."
+            ) from error
+        note(f"starting {image.tags[0]} (read-only root, user {STRICT['user']}, no capabilities)")
+        container = None
+        try:
+            begun = time.perf_counter()
+            container, addresses = self._start(image)
+            yield Running(
+                runner="image",
+                send=self._guarded(container, addresses),
+                started=begun,
+                memory_bytes=lambda: _memory(container.stats(stream=False)),
+                log=lambda: _log(container),
+            )
+        except (docker.errors.APIError, RequestException) as error:
+            raise Unavailable(
+                f"the engine cannot run the image: {_reason(error)}", "See the engine's own log."
+            ) from error
+        finally:
+            if container is not None:
+                with contextlib.suppress(docker.errors.APIError):
+                    container.remove(force=True, v=True)
+
+    def _start(self, image: Image) -> tuple[Any, tuple[tuple[str, int], ...]]:
+        """Start with a published port; where the engine has no network to publish from, on the host's network."""
+        import docker
+
+        here = self._host in ("localhost", "127.0.0.1")
+        settings = {**STRICT, "labels": {"io.modelrel.smoke": "1"}}
+        address = "127.0.0.1" if here else ""
+        container = self._client.containers.create(image.id, ports={f"{_PORT}/tcp": (address, None)}, **settings)
+        try:
+            container.start()
+            addresses = _published(container, self._host)
+        except docker.errors.APIError:
+            addresses = ()
+        except BaseException:
+            container.remove(force=True, v=True)
+            raise
+        if addresses:
+            return container, addresses
+        container.remove(force=True, v=True)
+        port = free_port()
+        container = self._client.containers.create(
+            image.id, network_mode="host", environment={"PORT": str(port)}, **settings
+        )
+        try:
+            container.start()
+        except BaseException:
+            container.remove(force=True, v=True)
+            raise
+        return container, ((self._host, port),)
+
+    def _guarded(self, container: Any, addresses: tuple[tuple[str, int], ...]) -> Any:
+        send = http_sender(addresses)
+
+        def guard(method: str, path: str, headers: Any, body: bytes) -> Response:
+            try:
+                return send(method, path, headers, body)
+            except ConnectionError:
+                container.reload()
+                state = container.attrs["State"]
+                if state["Status"] not in ("exited", "dead"):
+                    raise
+                log = _log(container)
+                if "exec format error" in log:
+                    raise Unavailable(
+                        "the image is for another processor than the engine's",
+                        "Smoke it on such a machine, or set up emulation (qemu-user-static).",
+                    ) from None
+                raise ended(f"exit code {state['ExitCode']}", log) from None
+
+        return guard
+
+
+def _settings() -> dict[str, str]:
+    """Return the environment, with DOCKER_HOST from the current Docker context where it is not set."""
+    from docker.context import ContextAPI
+
+    settings = dict(os.environ)
+    if not settings.get("DOCKER_HOST"):
+        with contextlib.suppress(Exception):  # a broken Docker configuration is as good as none
+            context = ContextAPI.get_current_context()
+            if context is not None and context.name != "default" and context.Host:
+                settings["DOCKER_HOST"] = context.Host
+    return settings
+
+
+def _check(event: Mapping[str, Any]) -> None:
+    """Raise what the engine reports in the middle of a stream as the SDK raises its other errors."""
+    import docker
+
+    if "error" in event:
+        raise docker.errors.APIError(event["error"])
+
+
+def _pack(context: Path, stream: Any) -> None:
+    """Write a context as a tar that is the same on every machine: sorted, root's, with plain modes and no times."""
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for path in archive.walk(context):
+            entry = tarfile.TarInfo(path.relative_to(context).as_posix())
+            entry.size = path.stat().st_size
+            entry.mode = 0o644
+            with path.open("rb") as content:
+                tar.addfile(entry, content)
+    stream.seek(0)
+
+
+def _published(container: Any, host: str) -> tuple[tuple[str, int], ...]:
+    """Return the addresses of the published port; none where the engine did not publish it.
+
+    The container's own address comes second: it is what works where modelrel runs in a container beside it.
+    """
+    container.reload()
+    network = container.attrs["NetworkSettings"]
+    bound = (network.get("Ports") or {}).get(f"{_PORT}/tcp") or ()
+    published = tuple((host, int(one["HostPort"])) for one in bound[:1])
+    return (*published, (network["IPAddress"], _PORT)) if published and network.get("IPAddress") else published
+
+
+def _memory(stats: Any) -> int:
+    """Return the resident bytes of a container, from its cgroup (version 1 or 2)."""
+    detail = stats.get("memory_stats", {}).get("stats", {})
+    first = int(detail.get("total_rss", 0)) + int(detail.get("total_mapped_file", 0))
+    return first or int(detail.get("anon", 0)) + int(detail.get("file_mapped", 0))
+
+
+def _log(container: Any) -> str:
+    content: bytes = container.logs(tail=20)
+    return content.decode(errors="replace")
+
+
+def _reason(error: Exception) -> str:
+    text = getattr(error, "explanation", None) or str(error)
+    return " ".join(str(text).split())[:300].rstrip(".")

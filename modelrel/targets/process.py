@@ -1,0 +1,184 @@
+"""A plain process that stands in for a platform: started in a copy, alone with its own files, always ended."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from modelrel.errors import Refused
+from modelrel.targets.delivery import Response, Running, Send
+
+_GRACE_S: Final = 10.0
+_LOG_BYTES: Final = 4000
+_REQUEST_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """A Python program: interpreter, arguments, import path (relative to its folder, or absolute), variables."""
+
+    python: Path
+    arguments: tuple[str, ...]
+    paths: tuple[str, ...]
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+@contextmanager
+def started(folder: Path, program: Program, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program in `folder`, and end it and its children when the block ends.
+
+    Nothing of this machine's Python is on its path but the standard library, and none of our variables reach it.
+    """
+    paths = [path if os.path.isabs(path) else str(folder / path) for path in program.paths]  # noqa: PTH117
+    environment = {
+        "PATH": os.defpath,
+        "LANG": "C.UTF-8",
+        "PYTHONPATH": os.pathsep.join(paths),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONSAFEPATH": "1",
+        **program.variables,
+    }
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [str(program.python), "-S", "-s", *program.arguments],
+            cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream,
+            start_new_session=True,
+        )  # fmt: skip
+    try:
+        yield process
+    finally:
+        _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(_GRACE_S)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        # the whole group: what it started must not outlive it
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@contextmanager
+def run_server(folder: Path, program: Program) -> Iterator[Running]:
+    """Run an HTTP server from a copy of `folder`; the port it gets is added to its arguments."""
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="modelrel-") as work:
+        copy, log = Path(work, "context"), Path(work, "log")
+        shutil.copytree(folder, copy)
+        whole = Program(
+            python=program.python,
+            arguments=(*program.arguments, str(port)),
+            paths=program.paths,
+            variables=program.variables,
+        )
+        begun = time.perf_counter()
+        with started(copy, whole, log) as process:
+            yield Running(
+                runner="process",
+                send=guarded(http_sender((("127.0.0.1", port),)), process, log),
+                started=begun,
+                memory_bytes=lambda: resident(process.pid),
+                log=lambda: tail(log),
+            )
+
+
+def guarded(send: Send, process: subprocess.Popen[bytes], log: Path) -> Send:
+    """Return `send`, with a failed connection to a process that has ended turned into `Refused`."""
+
+    def guard(method: str, path: str, headers: Mapping[str, str], body: bytes) -> Response:
+        try:
+            return send(method, path, headers, body)
+        except ConnectionError:
+            code = process.poll()
+            if code is None:
+                raise
+            raise ended(f"exit code {code}", tail(log)) from None
+
+    return guard
+
+
+def ended(how: str, log: str) -> Refused:
+    """Return the error for a server that is gone."""
+    last = log.strip().splitlines()[-1:] or ["it said nothing"]
+    return Refused(f"the packaged server ended by itself ({how}): {last[0]}", f"Its last lines:\n{log.strip()}")
+
+
+def http_sender(addresses: tuple[tuple[str, int], ...]) -> Send:
+    """Return a `Send` over one kept connection to the first of `addresses` that accepts one."""
+    kept: list[http.client.HTTPConnection] = []
+
+    def send(method: str, path: str, headers: Mapping[str, str], body: bytes) -> Response:
+        connection = kept.pop() if kept else _connect(addresses)
+        try:
+            connection.request(method, path, body or None, dict(headers))
+            answer = connection.getresponse()
+            response = Response(
+                answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+            )
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise ConnectionError(str(error)) from error
+        if answer.will_close:
+            connection.close()
+        else:
+            kept.append(connection)
+        return response
+
+    return send
+
+
+def _connect(addresses: tuple[tuple[str, int], ...]) -> http.client.HTTPConnection:
+    problem: OSError = ConnectionRefusedError("there is no address")
+    for host, port in addresses:
+        connection = http.client.HTTPConnection(host, port, timeout=_REQUEST_S)
+        try:
+            connection.connect()
+        except OSError as error:
+            problem = error
+        else:
+            return connection
+    raise ConnectionError(str(problem)) from problem
+
+
+def free_port() -> int:
+    """Return a TCP port on 127.0.0.1 that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def tail(log: Path) -> str:
+    """Return the last lines of a log."""
+    return log.read_bytes()[-_LOG_BYTES:].decode(errors="replace") if log.is_file() else ""
+
+
+def resident(pid: int) -> int:
+    """Return the resident bytes of a process and those below it; 0 where /proc does not tell."""
+    members, pages = [pid], 0
+    for member in members:
+        try:
+            pages += int(Path(f"/proc/{member}/statm").read_text(encoding="ascii").split()[1])
+            for task in Path(f"/proc/{member}/task").iterdir():
+                members += [int(child) for child in (task / "children").read_text(encoding="ascii").split()]
+        except (OSError, ValueError, IndexError):
+            continue
+    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,312 @@
+"""Third-party wheels, resolved on this machine for another platform and Python, locked with hashes, kept by digest.
+
+uv does the work. Its own settings (index, proxy, certificates, find-links) are whatever the user gave it; none of
+them reaches a lock or a folder made here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from modelrel import archive
+from modelrel.errors import Invalid, Refused, Unavailable
+from modelrel.values import digest
+
+Note = Callable[[str], None]
+"""Takes one line about what is going on."""
+
+FLOORS: Final = {
+    "linux/amd64": "x86_64-manylinux_2_28",
+    "linux/arm64": "aarch64-manylinux_2_28",
+}
+"""Platform -> the oldest glibc that wheels may need: 2.28 is the oldest that onnxruntime is built for."""
+
+MACHINES: Final = {"linux/amd64": 0x3E, "linux/arm64": 0xB7}
+"""Platform -> `e_machine` of an ELF file (System V ABI, AMD64 and AArch64 supplements)."""
+
+_CLEANING: Final = 1  # counted up when `_clean` changes, so that folders cleaned the old way are not used
+_LOCK_DAYS: Final = 1.0  # how long a lock stands before the index is asked for newer versions
+_SILENCE: Final = (
+    "error sending request",
+    "dns error",
+    "failed to fetch",
+    "connection refused",
+    "timed out",
+    "connect error",
+    "client error (connect)",
+    "network connectivity is disabled",
+    "network was disabled",
+)
+
+# Nothing that answers a request needs these; a smoke test after every packaging proves it for the model at hand.
+_UNUSED: Final = (
+    "bin",
+    "numpy/_core/include",
+    "numpy/_pyinstaller",
+    "numpy/f2py",
+    "numpy/typing",
+    "onnxruntime/backend",
+    "onnxruntime/datasets",
+    "onnxruntime/quantization",
+    "onnxruntime/tools",
+    "onnxruntime/transformers",
+)
+_UNUSED_FOLDERS: Final = frozenset({"__pycache__", "tests"})
+_UNUSED_SUFFIXES: Final = (".pyc", ".pyi", ".a", ".h", ".c", ".pyx", ".pxd", ".lib", ".cmake", ".exe")
+_UNUSED_RECORDS: Final = frozenset(
+    {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json", "uv_build.json"}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wheels:
+    """Wheels, unpacked: the lock they follow, the folder that holds them (shared: never write there), and remarks."""
+
+    lock: str
+    folder: Path
+    notes: tuple[str, ...] = ()
+
+
+def cache_dir() -> Path:
+    """Return the folder for what can be made again: `$XDG_CACHE_HOME/modelrel`, else `~/.cache/modelrel`."""
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    if given and Path(given).is_absolute():
+        return Path(given) / "modelrel"
+    home = os.path.expanduser("~")  # noqa: PTH111  # Path.home() raises where there is none
+    return (Path(home) if home != "~" and os.access(home, os.W_OK) else Path(tempfile.gettempdir())) / ".cache/modelrel"
+
+
+def uv() -> str:
+    """Return the path of the uv program: the one that came with modelrel, else the one on PATH.
+
+    Raises `Unavailable` where there is none.
+    """
+    try:
+        from uv import find_uv_bin
+
+        return str(find_uv_bin())
+    except (ImportError, FileNotFoundError):
+        found = shutil.which("uv")
+    if not found:
+        raise Unavailable("uv, which fetches the wheels, is not installed here", "Install it: pip install uv")
+    return found
+
+
+def check_python(python: str) -> str:
+    """Return `python` where it reads like `3.13`; raises `Invalid` otherwise."""
+    if not re.fullmatch(r"3\.[0-9]{1,2}", python):
+        raise Invalid(f"{python!r} is not a Python version that wheels are built for", "Give it as 3.13.")
+    return python
+
+
+def check_platform(platform: str) -> str:
+    """Return `platform` where wheels can be chosen for it; raises `Invalid` otherwise."""
+    if platform not in FLOORS:
+        raise Invalid(f"there is no platform {platform!r} here", f"Choose one of: {', '.join(FLOORS)}.")
+    return platform
+
+
+def host_platform() -> str:
+    """Return the platform whose programs run on this machine: `linux/arm64` or `linux/amd64`."""
+    return "linux/arm64" if os.uname().machine in ("aarch64", "arm64") else "linux/amd64"
+
+
+def fetch(
+    choices: tuple[tuple[str, ...], ...], python: str, platform: str, lock: str = "", note: Note = lambda _: None
+) -> Wheels:
+    """Resolve, lock and unpack wheels, or take them from the cache.
+
+    `choices` are lists of requirements, the preferred one first; a later one is taken where an earlier one has no
+    wheels for that Python and platform. `lock` is an earlier lock: where it was made from the same requirements it is
+    followed. Raises `Unavailable` where an index does not answer or has no such wheels, `Invalid` for a Python version
+    or platform that does not exist.
+    """
+    check_python(python)
+    check_platform(platform)
+    failure: Unavailable | None = None
+    for number, wanted in enumerate(choices):
+        try:
+            text, remarks = _locked(wanted, python, platform, lock, note)
+        except _NoSuchWheel as error:
+            failure = failure or error
+            continue
+        if number and failure:
+            remarks = (*remarks, f"{_short(failure.message)}: {', '.join(wanted)} was taken instead")
+        return Wheels(lock=text, folder=_unpacked(text, python, platform, note), notes=remarks)
+    raise Unavailable(*(failure.args[0], failure.hint)) if failure else Invalid("no wheels were asked for")
+
+
+class _NoSuchWheel(Unavailable):
+    """The index answered: it has no wheels that fit."""
+
+
+def _head(wanted: tuple[str, ...], python: str, platform: str) -> str:
+    return f"# Python {python} on {platform}: {' '.join(sorted(wanted))}\n"
+
+
+def _locked(wanted: tuple[str, ...], python: str, platform: str, lock: str, note: Note) -> tuple[str, tuple[str, ...]]:
+    """Return the lock for what is wanted, and what there is to say about it."""
+    head = _head(wanted, python, platform)
+    if lock.startswith(head):
+        return lock, ()
+    kept = cache_dir() / "locks" / f"{digest(head)}.txt"
+    if kept.is_file() and _age_days(kept) < _LOCK_DAYS:
+        return kept.read_text(encoding="utf-8"), ()
+    note(f"resolving wheels for Python {python} on {platform}")
+    try:
+        text = head + _compile(wanted, python, platform)
+    except _NoSuchWheel:
+        raise
+    except Unavailable:
+        if not kept.is_file():
+            raise
+        return kept.read_text(encoding="utf-8"), (
+            f"no index answered: the wheels are those resolved {_age_days(kept):.0f} days ago",
+        )
+    archive.write(kept, text.encode())
+    return text, ()
+
+
+def _age_days(path: Path) -> float:
+    import time
+
+    return (time.time() - path.stat().st_mtime) / 86400
+
+
+def _compile(wanted: tuple[str, ...], python: str, platform: str) -> str:
+    with tempfile.TemporaryDirectory(prefix="modelrel-") as work:
+        asked, answer = Path(work, "requirements.in"), Path(work, "requirements.lock")
+        asked.write_text("".join(f"{line}\n" for line in wanted), encoding="utf-8")
+        command = ["pip", "compile", "--quiet", "--generate-hashes", "--no-header", "--no-annotate"]
+        command += ["--no-emit-index-url", "--no-emit-find-links", "--output-file", str(answer), str(asked)]
+        _run(command, python, platform)
+        return answer.read_text(encoding="utf-8")
+
+
+def _unpacked(lock: str, python: str, platform: str, note: Note) -> Path:
+    """Return the folder that holds the wheels of `lock`, from the cache where it is there."""
+    folder = cache_dir() / "wheels" / digest([lock, python, platform, _CLEANING])
+    if folder.is_dir():
+        return folder
+    note(f"fetching {lock.count('==')} wheels for Python {python} on {platform}")
+    with archive.fresh_folder(folder) as work:
+        listing = work.with_name(f"{work.name}.lock")
+        try:
+            listing.write_text(lock, encoding="utf-8")
+            command = ["pip", "install", "--quiet", "--target", str(work), "--require-hashes", "--no-deps"]
+            command += ["--no-compile-bytecode", "--link-mode", "copy", "--requirement", str(listing)]
+            _run(command, python, platform)
+        finally:
+            listing.unlink(missing_ok=True)
+        _clean(work)
+        check_machine(work, platform)
+    return folder
+
+
+def _run(command: list[str], python: str, platform: str) -> None:
+    """Run uv for another machine; raise its essential line as one sentence."""
+    given = ["--python-version", python, "--python-platform", FLOORS[platform], "--only-binary", ":all:"]
+    given += ["--python", sys.executable]
+    # Asking for a Python that is not here would make uv fetch one; wheels are chosen without it.
+    environment = {**os.environ, "UV_PYTHON_DOWNLOADS": "never", "NO_COLOR": "1", "UV_NO_PROGRESS": "1"}
+    environment.pop("VIRTUAL_ENV", None)
+    done = subprocess.run(
+        [uv(), *command, *given], capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL, check=False
+    )
+    if done.returncode:
+        raise _failure(done.stderr, python, platform)
+
+
+def _failure(stderr: str, python: str, platform: str) -> Unavailable:
+    line = essential(stderr)
+    if any(sign in stderr.lower() for sign in _SILENCE):
+        return Unavailable(
+            f"the wheels cannot be fetched, no package index answers: {line}",
+            "Check the network, or uv's own settings for an index, a proxy and certificates "
+            "(UV_DEFAULT_INDEX, HTTPS_PROXY, SSL_CERT_FILE).",
+        )
+    return _NoSuchWheel(
+        f"there are no wheels for Python {python} on {platform}: {line}",
+        "Choose another --python, or an index that has them (UV_DEFAULT_INDEX).",
+    )
+
+
+def essential(stderr: str) -> str:
+    """Return what uv complained about as one line: without warnings, bars and line breaks, 300 characters at most."""
+    lines = [re.sub(r"^[\s×╰─▶│├hint:]*?(?=\S)", "", line).strip(" ×╰─▶│├") for line in stderr.splitlines()]
+    told = [line for line in lines if line and not line.startswith(("warning:", "hint:", "Caused by"))]
+    text = re.sub(r"\s+", " ", " ".join(told)).removeprefix("error: ").rstrip(".")
+    return text if len(text) <= 300 else f"{text[:297]}..."
+
+
+def _short(sentence: str) -> str:
+    return sentence.partition(": ")[0]
+
+
+def _clean(folder: Path) -> None:
+    """Delete what is not needed to answer, and what differs between two installs of one wheel; set plain modes."""
+    for name in _UNUSED:
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for top, folders, names in os.walk(folder):
+        for name in _UNUSED_FOLDERS & set(folders):
+            folders.remove(name)
+            shutil.rmtree(Path(top, name))
+        Path(top).chmod(0o755)
+        for name in names:
+            path = Path(top, name)
+            record = name in _UNUSED_RECORDS and top.endswith(".dist-info")
+            if record or name == ".lock" or name.endswith(_UNUSED_SUFFIXES) or _duplicate(path):
+                path.unlink()
+            else:
+                path.chmod(0o644)
+    # deepest first, so that a folder that only held empty ones goes too
+    for top, _, _ in os.walk(folder, topdown=False):
+        if Path(top) != folder and not any(Path(top).iterdir()):
+            Path(top).rmdir()
+
+
+def _duplicate(path: Path) -> bool:
+    # The Python module of onnxruntime carries the whole runtime; the library beside it is for C programs.
+    return path.parent.name == "capi" and path.name.startswith("libonnxruntime.so")
+
+
+def check_machine(folder: Path, platform: str) -> None:
+    """Raise `Refused` where a shared library below `folder` is built for another processor."""
+    for path in archive.walk(folder):
+        with path.open("rb") as stream:
+            head = stream.read(20)
+        if head[:4] == b"\x7fELF" and int.from_bytes(head[18:20], "little") != MACHINES[platform]:
+            raise Refused(
+                f"{path.relative_to(folder)} is not built for {platform}",
+                "The package index served a wheel of another platform; report it to whoever runs it.",
+            )
+
+
+def licenses(folder: Path) -> tuple[str, ...]:
+    """Return the SPDX licence expressions that the wheels in `folder` state (PEP 639), sorted, each once."""
+    found = set()
+    for path in folder.glob("*.dist-info/METADATA"):
+        head = path.read_text(encoding="utf-8", errors="replace").partition("\n\n")[0]
+        found |= {
+            line.partition(":")[2].strip() for line in head.splitlines() if line.startswith("License-Expression:")
+        }
+    return tuple(sorted(found))
+
+
+def sizes(folder: Path) -> Mapping[str, int]:
+    """Return the size in bytes of each top-level package below `folder` (`numpy.libs` counts as `numpy`)."""
+    total: dict[str, int] = {}
+    for path in archive.walk(folder):
+        name = path.relative_to(folder).parts[0]
+        name = re.sub(r"-[^-]*\.dist-info$", "", name).partition(".")[0]
+        total[name] = total.get(name, 0) + path.stat().st_size
+    return total
