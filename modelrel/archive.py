@@ -74,22 +74,30 @@ def within(folder: Path, name: str) -> Path:
     return path
 
 
+def disk_error(error: OSError, path: object = "") -> Unavailable | None:
+    """Return what an error of the file system means in one sentence, or None where it is none of a disk."""
+    where = path or error.filename or "the folder for temporary files"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Unavailable(
+            f"the disk that holds {where} is full",
+            "Make room there, or choose another folder with --dist; then run the command again.",
+        )
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG):
+        return Unavailable(
+            f"{error.filename or path} cannot be written: {error.strerror}",
+            "Choose a folder that you can write to with --dist.",
+        )
+    return None
+
+
 @contextmanager
 def translated(path: Path) -> Iterator[None]:
     """Turn a full disk, a read-only one, or missing rights at `path` into one sentence (`Unavailable`)."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise Unavailable(
-                f"the disk that holds {path} is full",
-                "Make room there, or choose another folder with --dist; then run the command again.",
-            ) from error
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            raise Unavailable(
-                f"{error.filename or path} cannot be written: {error.strerror}",
-                "Choose a folder that you can write to with --dist.",
-            ) from error
+        if found := disk_error(error, path):
+            raise found from error
         raise
 
 

@@ -24,7 +24,9 @@ _EXPECTED_SKIPS = ("not on this platform",)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--golden", action="store_true", help="rewrite the golden files; read the diff before you commit it")
+    parser.addoption(
+        "--golden", action="store_true", help="rewrite the golden files; read the diff before you commit it"
+    )
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -12,6 +12,7 @@ from types import FrameType
 
 import typer
 
+from modelrel.archive import disk_error
 from modelrel.commands.common import WANTS_JSON
 from modelrel.errors import Interrupted, Invalid, ModelrelError
 
@@ -62,9 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _app()(words, prog_name="modelrel", standalone_mode=False)
     except ModelrelError as error:
         return _stop(error)
-    except KeyboardInterrupt:
-        return _stop(Interrupted("interrupted", "Run the same command again: it goes on where it was."))
-    except typer.Abort:
+    except (KeyboardInterrupt, typer.Abort):
         return _stop(Interrupted("interrupted", ""))
     except typer.TyperException as error:
         return _stop(Invalid(error.format_message().rstrip("."), _usage_hint(error)))
@@ -72,9 +71,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # whoever read our output went away, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        return _stop(disk_error(error) or _bug(error))
     except Exception as error:  # noqa: BLE001  # the one place where a bug may arrive
-        traceback.print_exc()
-        return _stop(ModelrelError(f"a bug in modelrel: {error!r}", "Please report it with the traceback above."))
+        return _stop(_bug(error))
     finally:
         signal.signal(signal.SIGTERM, previous)
     return 0
@@ -95,6 +95,11 @@ def _globals_last(words: list[str]) -> list[str]:
 
 def _terminated(_signal: int, _frame: FrameType | None) -> None:
     raise Interrupted("terminated", "Run the same command again: it goes on where it was.")
+
+
+def _bug(error: Exception) -> ModelrelError:
+    traceback.print_exception(error)
+    return ModelrelError(f"a bug in modelrel: {error!r}", "Please report it with the traceback above.")
 
 
 def _usage_hint(error: typer.TyperException) -> str:

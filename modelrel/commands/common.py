@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from modelrel.commands.settings import Settings, read
+from modelrel.errors import Interrupted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -142,7 +143,11 @@ def shared(command: Callable[..., None]) -> Callable[..., None]:
         made = _shared(**shared_values)
         _CALL.set(made)
         quieten(verbose=made.verbose)
-        command(**given)
+        try:
+            command(**given)
+        except KeyboardInterrupt as error:
+            # typer would turn it into a silent exit
+            raise Interrupted("interrupted", "Run the same command again: it goes on where it was.") from error
 
     mine = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own.parameters.values()]
     run.__signature__ = own.replace(parameters=[*mine, *added])  # type: ignore[attr-defined]

@@ -33,7 +33,9 @@ def test_every_form_names_what_it_says(text: str, kind: str, name: str, value: s
     assert (found.kind, found.name, found.value) == (kind, name, value)
 
 
-@pytest.mark.parametrize("text", ["", " ", "a/b/c", "churn@", "@x", "churn/1@x", "runs:/", "models:/", "chu:rn", "a\nb"])
+@pytest.mark.parametrize(
+    "text", ["", " ", "a/b/c", "churn@", "@x", "churn/1@x", "runs:/", "models:/", "chu:rn", "a\nb"]
+)
 def test_other_texts_are_refused_with_the_accepted_forms(text: str) -> None:
     with pytest.raises(Invalid) as caught:
         parse(text)
