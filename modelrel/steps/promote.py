@@ -35,15 +35,11 @@ def check_target(kind: Literal["alias", "stage"], to: str) -> str:
             "MLflow takes letters, digits, _ and - (at most 255): for example champion.",
         )
     if to.lower() == "latest" or re.fullmatch(r"v\d+", to, re.IGNORECASE):
-        raise Invalid(
-            f"{to!r} cannot be an alias: MLflow reserves it", "Take another name: for example champion."
-        )
+        raise Invalid(f"{to!r} cannot be an alias: MLflow reserves it", "Take another name: for example champion.")
     return to
 
 
-def plan(
-    smokes: tuple[SmokeReport, ...], registry: Registry, kind: Literal["alias", "stage"], to: str
-) -> Promotion:
+def plan(smokes: tuple[SmokeReport, ...], registry: Registry, kind: Literal["alias", "stage"], to: str) -> Promotion:
     """Return what a promotion would write, having checked the evidence; nothing is changed.
 
     `previous` is the version that holds the alias now ("" where none does). Raises `Refused` where a smoke report
@@ -64,9 +60,7 @@ def plan(
             "Register it, then release NAME/VERSION.",
         )
     if registry.version(source.name, source.version) is None:
-        raise Invalid(
-            f"the registry {registry.shown} has no version {source.label} (any more)", "Check --registry."
-        )
+        raise Invalid(f"the registry {registry.shown} has no version {source.label} (any more)", "Check --registry.")
     target = check_target(kind, to)
     return Promotion(
         smokes=smokes,
@@ -97,9 +91,7 @@ def recorded(planned: Promotion, registry: Registry) -> bool:
     return found is not None and TAG + planned.to in found.tags
 
 
-def promote(
-    planned: Promotion, registry: Registry, by: str, note: Callable[[str], None] = lambda _: None
-) -> Promotion:
+def promote(planned: Promotion, registry: Registry, by: str, note: Callable[[str], None] = lambda _: None) -> Promotion:
     """Do what `plan` returned: set the alias (or stage), read it again, and tag the version.
 
     Raises `Conflict` where somebody else moved it meanwhile.
