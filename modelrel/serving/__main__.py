@@ -13,6 +13,7 @@ DEFAULT_PORT: Final = 8080
 DEFAULT_MAX_BODY: Final = 64 * 1024 * 1024
 PORT_VARIABLES: Final = ("PORT", "AIP_HTTP_PORT")
 FOLDER_VARIABLE: Final = "MODELREL_MODEL_DIR"
+HOST_VARIABLE: Final = "MODELREL_HOST"  # an image sets it, since platforms replace the command line
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -53,7 +54,8 @@ def _serve(words: list[str]) -> int:
         prog="serving", description="Serve one released model over HTTP.", epilog="Also: healthcheck [--port PORT]"
     )
     parser.add_argument("folder", nargs="?", metavar="DIR", help=f"the model folder (default: ${FOLDER_VARIABLE})")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    host = os.environ.get(HOST_VARIABLE) or "127.0.0.1"
+    parser.add_argument("--host", default=host, help=f"address to listen on (default: ${HOST_VARIABLE}, or 127.0.0.1)")
     parser.add_argument("--port", help=f"port, 0 for any (default: ${' or $'.join(PORT_VARIABLES)}, or {DEFAULT_PORT})")
     parser.add_argument(
         "--max-body", type=_count, default=DEFAULT_MAX_BODY, metavar="BYTES", help="largest request (default: 64 MiB)"

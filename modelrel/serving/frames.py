@@ -11,7 +11,7 @@ Where this module refuses what MLflow takes, MLflow's answer is not one to rely 
 
 * a string column of a data frame must hold strings. MLflow hands the model whatever it got, and an ONNX string tensor
   has no other values; for ``inputs`` and ``instances`` MLflow itself turns values into text, and so does this module;
-* null is neither true nor false. MLflow makes it False in one form and True in another;
+* null is neither true nor false, nor is a list. MLflow makes null False in one form and True in another;
 * an integer beyond its datatype is refused. In data frames MLflow lets it wrap around to another number;
 * ``data`` is a list of rows, ``index`` has one entry per row, and there is at least one row;
 * an optional column that is left out is NaN if it holds floats, and otherwise cannot be left out.

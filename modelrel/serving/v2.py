@@ -90,7 +90,7 @@ class _Reader:
         return array.reshape(-1, 1) if self._column else array
 
     def _read(self, sent: _Input) -> Array:
-        if sent.shape[1:] != self._row or sent.shape[0] == 0:
+        if not sent.shape or sent.shape[1:] != self._row or sent.shape[0] == 0:
             self._check_shape(sent.shape)
         if sent.datatype != self._datatype or sent.datatype == "FP16":
             _check_datatype(sent.datatype)
