@@ -12,7 +12,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -65,6 +66,14 @@ _UNUSED_SUFFIXES: Final = (".pyc", ".pyi", ".a", ".h", ".c", ".pyx", ".pxd", ".l
 _UNUSED_RECORDS: Final = frozenset(
     {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json", "uv_build.json"}
 )
+
+_SPDX: Final = {
+    "3-Clause BSD License": "BSD-3-Clause",
+    "Apache 2.0": "Apache-2.0",
+    "Apache License 2.0": "Apache-2.0",
+    "MIT": "MIT",
+    "MIT License": "MIT",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,16 +142,18 @@ def fetch(
     check_python(python)
     check_platform(platform)
     failure: Unavailable | None = None
-    for number, wanted in enumerate(choices):
+    # One that stands already needs no index, not even to learn again that an earlier choice cannot be had.
+    standing = [wanted for wanted in choices if _standing(wanted, python, platform, lock)]
+    for wanted in standing or choices:
         try:
             text, remarks = _locked(wanted, python, platform, lock, note)
         except _NoSuchWheel as error:
             failure = failure or error
             continue
-        if number and failure:
-            remarks = (*remarks, f"{_short(failure.message)}: {', '.join(wanted)} was taken instead")
+        if wanted != choices[0]:
+            remarks = (*remarks, *_instead(choices[0], text, f"Python {python} on {platform}"))
         return Wheels(lock=text, folder=_unpacked(text, python, platform, note), notes=remarks)
-    raise Unavailable(*(failure.args[0], failure.hint)) if failure else Invalid("no wheels were asked for")
+    raise failure or Invalid("no wheels were asked for")
 
 
 class _NoSuchWheel(Unavailable):
@@ -155,12 +166,11 @@ def _head(wanted: tuple[str, ...], python: str, platform: str) -> str:
 
 def _locked(wanted: tuple[str, ...], python: str, platform: str, lock: str, note: Note) -> tuple[str, tuple[str, ...]]:
     """Return the lock for what is wanted, and what there is to say about it."""
+    found = _standing(wanted, python, platform, lock)
+    if found:
+        return found, ()
     head = _head(wanted, python, platform)
-    if lock.startswith(head):
-        return lock, ()
-    kept = cache_dir() / "locks" / f"{digest(head)}.txt"
-    if kept.is_file() and _age_days(kept) < _LOCK_DAYS:
-        return kept.read_text(encoding="utf-8"), ()
+    kept = _kept(head)
     note(f"resolving wheels for Python {python} on {platform}")
     try:
         text = head + _compile(wanted, python, platform)
@@ -176,9 +186,20 @@ def _locked(wanted: tuple[str, ...], python: str, platform: str, lock: str, note
     return text, ()
 
 
-def _age_days(path: Path) -> float:
-    import time
+def _standing(wanted: tuple[str, ...], python: str, platform: str, lock: str) -> str:
+    """Return the lock to follow without asking an index: the earlier one, or one made lately; "" for none."""
+    head = _head(wanted, python, platform)
+    if lock.startswith(head):
+        return lock
+    kept = _kept(head)
+    return kept.read_text(encoding="utf-8") if kept.is_file() and _age_days(kept) < _LOCK_DAYS else ""
 
+
+def _kept(head: str) -> Path:
+    return cache_dir() / "locks" / f"{digest(head)}.txt"
+
+
+def _age_days(path: Path) -> float:
     return (time.time() - path.stat().st_mtime) / 86400
 
 
@@ -241,15 +262,28 @@ def _failure(stderr: str, python: str, platform: str) -> Unavailable:
 
 
 def essential(stderr: str) -> str:
-    """Return what uv complained about as one line: without warnings, bars and line breaks, 300 characters at most."""
-    lines = [re.sub(r"^[\s×╰─▶│├hint:]*?(?=\S)", "", line).strip(" ×╰─▶│├") for line in stderr.splitlines()]
-    told = [line for line in lines if line and not line.startswith(("warning:", "hint:", "Caused by"))]
-    text = re.sub(r"\s+", " ", " ".join(told)).removeprefix("error: ").rstrip(".")
-    return text if len(text) <= 300 else f"{text[:297]}..."
+    """Return what uv complained about as one line: without warnings, hints and frames, 240 characters at most."""
+    told: list[str] = []
+    for line in stderr.splitlines():
+        plain = line.strip(" ×╰─▶│├")
+        if plain.startswith("hint:"):
+            break
+        if plain and not plain.startswith("warning:"):
+            told.append(plain)
+    text = re.sub(r"\s+", " ", " ".join(told))
+    # of a chain of causes the first says where, the last says why
+    first, *causes = re.split(r" ?(?:cause|Caused by): ", text.removeprefix("error: "))
+    text = f"{first}: {causes[-1]}" if causes else first
+    text = text.rstrip(".")
+    return text if len(text) <= 240 else f"{text[:237]}..."
 
 
-def _short(sentence: str) -> str:
-    return sentence.partition(": ")[0]
+def _instead(wished: tuple[str, ...], lock: str, where: str) -> Iterator[str]:
+    """Say which pinned versions were not to be had."""
+    taken = dict(line.split(" ")[0].split("==") for line in lock.splitlines() if re.match(r"[\w.-]+==", line))
+    for name, _, version in (wish.partition("==") for wish in wished):
+        if version and taken.get(name, version) != version:
+            yield f"{name} {taken[name]} is packaged instead of {version}, which has no wheels for {where}"
 
 
 def _clean(folder: Path) -> None:
@@ -291,15 +325,18 @@ def check_machine(folder: Path, platform: str) -> None:
             )
 
 
-def licenses(folder: Path) -> tuple[str, ...]:
-    """Return the SPDX licence expressions that the wheels in `folder` state (PEP 639), sorted, each once."""
-    found = set()
+def licenses(folder: Path) -> str:
+    """Return one SPDX expression over what the wheels in `folder` say they are under, each licence once, sorted.
+
+    A wheel states an expression (PEP 639); of older ones the usual names are understood, others left out.
+    """
+    terms: set[str] = set()
     for path in folder.glob("*.dist-info/METADATA"):
         head = path.read_text(encoding="utf-8", errors="replace").partition("\n\n")[0]
-        found |= {
-            line.partition(":")[2].strip() for line in head.splitlines() if line.startswith("License-Expression:")
-        }
-    return tuple(sorted(found))
+        fields = dict(line.partition(": ")[::2] for line in reversed(head.splitlines()))
+        stated = fields.get("License-Expression") or _SPDX.get(fields.get("License", ""), "")
+        terms |= {f"({stated})"} if " OR " in stated else set(stated.split(" AND "))
+    return " AND ".join(sorted(terms - {""}))
 
 
 def sizes(folder: Path) -> Mapping[str, int]:

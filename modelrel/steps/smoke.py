@@ -54,6 +54,7 @@ class _Examination:
         self.note = note
         self.golden = Golden.of(package.parity)
         self.checks: list[Check] = []
+        self.one = self.golden.take(slice(0, 1)) if self.golden.any_size else self.golden
         self.rows = 0
         self.worst = 0.0
 
@@ -63,14 +64,15 @@ class _Examination:
         send = running.send
         self._infer(send, self.golden, "golden rows by V2 infer")
         self._invoke(send, self.golden, "golden rows by /invocations")
-        self._infer(send, self.golden.take(slice(0, 1)), "one row")
-        self._infer(send, self.golden.take(np.arange(_BATCH) % self.golden.rows), "a batch")
+        if self.golden.any_size:
+            self._infer(send, self.one, "one row")
+            self._infer(send, self.golden.take(np.arange(_BATCH) % self.golden.rows), "a batch")
         for name, shape in running.shapes.items():
             self._infer(shape, self.golden, name)
         for path in ("/v2/health/ready", "/ping"):
             self._health(send, path)
         for name, request in self.golden.broken().items():
-            self.checks.append(Check(name=name, detail=judge_broken(send(*request))))
+            self.checks.append(Check(name=name, detail=judge_broken(self._sent(send, request))))
         self._infer(send, self.golden, "golden rows after broken requests")
         self.note(f"timing {_TIMED} requests of one row")
         times = self._times(send)
@@ -89,7 +91,7 @@ class _Examination:
         )
 
     def _first_answer(self, running: Running, seconds: float) -> float:
-        request = self.golden.take(slice(0, 1)).infer()
+        request = self.one.infer()
         while True:
             try:
                 response = running.send(*request)
@@ -101,7 +103,7 @@ class _Examination:
                     ) from error
                 time.sleep(_PAUSE_S)
                 continue
-            self.golden.take(slice(0, 1)).judge_infer(response)
+            self.one.judge_infer(response)
             return time.perf_counter() - running.started
 
     def _infer(self, send: Send, golden: Golden, name: str) -> None:
@@ -119,7 +121,10 @@ class _Examination:
         try:
             return send(*request)
         except ConnectionError as error:
-            raise Refused(f"the packaged server stopped answering: {error}") from error
+            raise Refused(
+                f"the packaged server stopped answering: {error}",
+                "It closed the connection in the middle of a request.",
+            ) from error
 
     def _health(self, send: Send, path: str) -> None:
         response = self._sent(send, Request("GET", path, {}, b""))
@@ -130,7 +135,8 @@ class _Examination:
         self.checks.append(Check(name=f"GET {path}", detail="200"))
 
     def _times(self, send: Send) -> list[float]:
-        requests = [self.golden.take(slice(row, row + 1)).infer() for row in range(min(self.golden.rows, _TIMED))]
+        each = range(min(self.golden.rows, _TIMED)) if self.golden.any_size else ()
+        requests = [self.golden.take(slice(row, row + 1)).infer() for row in each] or [self.golden.infer()]
         times = []
         for number in range(_TIMED):
             begun = time.perf_counter()

@@ -124,7 +124,7 @@ def _standard_labels(parity: ParityReport, options: PackageOptions, fetched: whe
         "revision": source.git_commit,
         "source": source.tags.get("mlflow.source.git.repoURL", ""),
         "created": payload.created(parity),
-        "licenses": " AND ".join(f"({one})" if " OR " in one else one for one in wheels.licenses(fetched.folder)),
+        "licenses": wheels.licenses(fetched.folder),
         "base.name": options.base_image,
     }
     return {f"org.opencontainers.image.{key}": value for key, value in facts.items()}

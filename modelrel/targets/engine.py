@@ -15,7 +15,7 @@ from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 from modelrel import archive
-from modelrel.errors import Refused, Unavailable
+from modelrel.errors import Invalid, Refused, Unavailable
 from modelrel.targets.delivery import Note, Response, Running
 from modelrel.targets.process import ended, free_port, http_sender
 from modelrel.values import Image
@@ -75,7 +75,7 @@ class Engine:
     def have_base(self, base: str, platform: str, python: str, note: Note) -> None:
         """Make sure that the base image is in the engine, pulling it where it is not.
 
-        Raises `Unavailable` where it cannot be had, `Refused` where it states another Python than `python`.
+        Raises `Unavailable` where it cannot be had, `Invalid` where it states another Python than `python`.
         """
         found = self._find(base, platform)
         if found is None:
@@ -90,7 +90,7 @@ class Engine:
         stated = dict(line.partition("=")[::2] for line in found.attrs["Config"].get("Env") or ())
         version = stated.get("PYTHON_VERSION", python)
         if version.split(".")[:2] != python.split(".")[:2]:
-            raise Refused(
+            raise Invalid(
                 f"the base image {base} holds Python {version}, the wheels are for {python}",
                 f"Package with --python {'.'.join(version.split('.')[:2])}, or with another --base-image.",
             )
@@ -139,7 +139,7 @@ class Engine:
                     line = str(event.get("stream", "")).strip()
                     if line.startswith("Step "):
                         step = line
-                        note(line)
+                        note(line if len(line) < 100 else f"{line[:97]}...")
                     identity = event.get("aux", {}).get("ID", identity)
                     _check(event)
                 image = self._client.images.get(identity or tags[0])

@@ -46,13 +46,12 @@ class Golden:
     @classmethod
     def of(cls, parity: ParityReport) -> Golden:
         """Read `golden.json` of a verified model."""
-        converted, source = parity.converted, parity.source
-        content = json.loads(archive.within(source.folder, parity.golden.path).read_bytes())
-        signature = source.signature
-        shapes = [spec.shape for spec in converted.inputs]
+        converted, folder = parity.converted, parity.source.folder
+        content = json.loads(archive.within(folder, parity.golden.path).read_bytes())
+        served = json.loads(archive.within(folder, parity.manifest.path).read_bytes())
         return cls(
-            name=source.name,
-            columns=signature.kind == "columns" if signature else all(shape == (-1, 1) for shape in shapes),
+            name=served["name"],
+            columns=served["kind"] == "columns",
             predict=converted.predict,
             specs=converted.inputs,
             inputs={spec.name: _array(content["inputs"][spec.name], spec) for spec in converted.inputs},
@@ -64,6 +63,11 @@ class Golden:
     def rows(self) -> int:
         """How many rows there are."""
         return tensors.rows(self.inputs)
+
+    @property
+    def any_size(self) -> bool:
+        """Whether the model takes any number of rows at once."""
+        return all(spec.shape[:1] == (-1,) for spec in self.specs)
 
     def take(self, index: Any) -> Golden:
         """Return the rows that an index array selects, with their answers."""
