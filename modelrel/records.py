@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -46,9 +47,8 @@ def _made_from(value: object) -> dict[str, Any]:
     for field in dataclasses.fields(value):  # type: ignore[arg-type]
         parent = getattr(value, field.name)
         if field.name in _PARENTS - {"folder"}:
-            links[field.name] = (
-                [identity(one) for one in parent] if isinstance(parent, tuple) else identity(parent)
-            )
+            several = isinstance(parent, tuple)
+            links[field.name] = [identity(one) for one in parent] if several else identity(parent)
     return links
 
 
@@ -61,18 +61,32 @@ def write(value: object, path: Path, key: str) -> None:
         "from": _made_from(value),
         "value": own_fields(value),
     }
-    archive.write(path, (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
+    archive.write(path, _text({**record, "sha256": digest(record)}))
+
+
+def _text(record: Mapping[str, Any]) -> bytes:
+    return (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _sealed(path: Path) -> dict[str, Any]:
+    """Return the record in a file; raises ValueError where a byte of it is not as it was written."""
+    content = path.read_bytes()
+    record: dict[str, Any] = json.loads(content)
+    rest = {key: value for key, value in record.items() if key != "sha256"}
+    if _text(record) != content or record["sha256"] != digest(rest):
+        raise ValueError(path)
+    return record
 
 
 def read(kind: type[Value], path: Path, key: str | None = None, **parents: object) -> Value | None:
     """Return the value recorded at `path`, or None where there is none that still holds.
 
-    It holds when it was made with the same `key` (None: any) from the values given as `parents`, and every file
+    It holds when no byte of it has changed, it was made with the same `key` (None: any) from the values given as `parents`, and every file
     that it names has the recorded digest.
     `parents` are the fields that records leave out (`folder`, `source`, ...).
     """
     try:
-        record = json.loads(path.read_bytes())
+        record = _sealed(path)
         matches = record["record"] == kind.__name__ and record["schema"] == SCHEMA
         if not matches or (key is not None and record["key"] != key):
             return None

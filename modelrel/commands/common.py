@@ -65,7 +65,8 @@ class Call:
         elif not self.quiet:
             from rich.console import Console
 
-            console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+            # a log or a pipe has no width of its own: 80 columns would fold every row of a table
+            console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
             for part in shown:
                 console.print(part)
 

@@ -175,7 +175,7 @@ class Mlflow:
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
         with _told(self.uri, f"downloading {uri}"):
-            repository: Any = get_artifact_repository(uri)
+            repository: Any = get_artifact_repository(self._logged_model(uri) or uri)
             # models:/ and runs:/ wrap the store that holds the files
             while hasattr(repository, "repo"):
                 repository = repository.repo
@@ -194,6 +194,30 @@ class Mlflow:
                     raise Invalid(f"the artifact {name!r} was written to another place", "Log the model again.")
         for _ in archive.walk(into):
             pass  # a link or a device among them raises
+
+    def _logged_model(self, uri: str) -> str | None:
+        """Return the URI of the model that a run logged under a name; since MLflow 3 it lies outside the run."""
+        if not uri.startswith("runs:/"):
+            return None
+        run_id, _, name = uri.removeprefix("runs:/").rstrip("/").partition("/")
+        run = self._maybe(lambda: self._client.get_run(run_id), f"reading run {run_id}")
+        if run is None:
+            raise Invalid(
+                f"the registry {hide_credentials(self.uri)} has no run {run_id!r}", "Check the id of the run."
+            )
+        search = getattr(self._client, "search_logged_models", None)
+        if search is None:  # MLflow 2
+            return None
+        quoted = "'" + name.replace("'", "''") + "'"
+        token = None
+        while True:
+            page = search([run.info.experiment_id], filter_string=f"name = {quoted}", page_token=token)
+            for model in page:
+                if model.source_run_id == run_id:
+                    return f"models:/{model.model_id}"
+            token = page.token
+            if not token:
+                return None
 
     # writing
 

@@ -23,7 +23,7 @@ def is_refused(done: Done, code: int, said: str) -> None:
     assert "\n" not in error["message"]
     assert error["hint"]
     assert "Traceback" not in done.err
-    assert not [path for path in Path().rglob(".unfinished-*")]
+    assert not list(Path().rglob(".unfinished-*"))
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_an_estimator_without_a_converter(run: Run, tmp_path: Path) -> None:
     top = pickled(
         tmp_path / "m",
         "from sklearn.kernel_ridge import KernelRidge; from sklearn.pipeline import make_pipeline;"
-        "from sklearn.preprocessing import StandardScaler; clf = make_pipeline(StandardScaler(), KernelRidge()).fit(X, y)",
+        "from sklearn.preprocessing import StandardScaler as S; clf = make_pipeline(S(), KernelRidge()).fit(X, y)",
     )
     is_refused(run("convert", top, "--json"), 4, "KernelRidge")
 
