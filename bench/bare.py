@@ -22,14 +22,20 @@ encode = msgspec.json.Encoder().encode
 
 
 class Split(msgspec.Struct):
+    """The part of a data frame that matters."""
+
     data: list[list[float]]
 
 
 class Invocation(msgspec.Struct):
+    """A request to /invocations."""
+
     dataframe_split: Split
 
 
 class Tensor(msgspec.Struct):
+    """One input."""
+
     name: str
     shape: list[int]
     datatype: str
@@ -37,6 +43,8 @@ class Tensor(msgspec.Struct):
 
 
 class Inference(msgspec.Struct):
+    """A request to /v2."""
+
     inputs: list[Tensor]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import signal
 import socket
 import sys
@@ -39,8 +40,9 @@ def serve(settings: Settings) -> int:
     0 after a drained stop, 2 for a folder that cannot be served, 3 for a port that cannot be had.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
-        # Before the server is up there is nothing to drain; as process 1 of a container the default would be ignored.
-        signal.signal(number, lambda *_: sys.exit(OK))
+        # Before the server is up there is nothing to drain. Process 1 of a container ignores what it does not handle;
+        # and an exception would not do, because it may strike in the import of an extension, which makes another of it.
+        signal.signal(number, lambda *_: os._exit(OK))
     try:
         listener = _bind(settings.host, settings.port)
     except OSError as error:

@@ -90,4 +90,4 @@ def _lost(model: Model, path: str) -> tuple[str, Handler]:
         rest = path[len(f"/v2/models/{model.name}/") :].split("/")
         if len(rest) >= 2 and rest[0] == "versions" and rest[1] != model.version:
             raise Refused(404, f"model {model.name!r} has no version {rest[1]!r} here, only {model.version!r}")
-    raise Refused(404, f"there is nothing at {quote(path)}")
+    raise Refused(404, f"there is nothing at {quote(path, errors='replace')}")

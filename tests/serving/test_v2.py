@@ -273,7 +273,12 @@ def columns(rows=1, flat=True, **changes):
 @pytest.mark.parametrize("flat", [True, False])
 def test_columns_may_be_sent_with_and_without_the_second_dimension(columns_model, ask, flat):
     reply = ask(columns_model, "POST", "/v2/models/churn/infer", columns(2, flat=flat))
-    assert reply.json["outputs"][0] == {"name": "score", "shape": [2, 1], "datatype": "FP64", "data": [11201.0, 11201.0]}
+    assert reply.json["outputs"][0] == {
+        "name": "score",
+        "shape": [2, 1],
+        "datatype": "FP64",
+        "data": [11201.0, 11201.0],
+    }
 
 
 def test_columns_of_different_lengths_are_refused(columns_model, ask):
@@ -334,7 +339,9 @@ def test_a_malformed_body_is_400_with_an_error(tensor_model, ask, body):
     assert len(reply.json["error"]) < 300
 
 
-@pytest.mark.parametrize(("body", "where"), [(b'{"inputs": x}', "byte 11"), (b'{"inputs": [{"name": 1}]}', "$.inputs[0]")])
+@pytest.mark.parametrize(
+    ("body", "where"), [(b'{"inputs": x}', "byte 11"), (b'{"inputs": [{"name": 1}]}', "$.inputs[0]")]
+)
 def test_the_error_says_where_the_body_goes_wrong(tensor_model, ask, body, where):
     assert where in ask(tensor_model, "POST", "/v2/models/churn/infer", body).json["error"]
 
@@ -372,4 +379,6 @@ def test_a_failed_inference_is_500_and_keeps_the_reason_for_the_log(make_folder,
 
 def test_answers_are_strict_json_even_for_infinities(tensor_model, infer):
     reply = infer(tensor_model, [[3e38, 1, 1]], outputs=[{"name": "y"}])
-    assert json.loads(reply.answer.body, parse_constant=lambda _: pytest.fail("not JSON"))["outputs"][0]["data"][0] is None
+    assert (
+        json.loads(reply.answer.body, parse_constant=lambda _: pytest.fail("not JSON"))["outputs"][0]["data"][0] is None
+    )
