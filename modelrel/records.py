@@ -81,9 +81,8 @@ def _sealed(path: Path) -> dict[str, Any]:
 def read(kind: type[Value], path: Path, key: str | None = None, **parents: object) -> Value | None:
     """Return the value recorded at `path`, or None where there is none that still holds.
 
-    It holds when no byte of it has changed, it was made with the same `key` (None: any) from the values given as `parents`, and every file
-    that it names has the recorded digest.
-    `parents` are the fields that records leave out (`folder`, `source`, ...).
+    It holds when no byte of it has changed, it was made with the same `key` (None: any) from the values given as
+    `parents`, and every file that it names has the recorded digest. `parents` are the fields that records leave out (`folder`, `source`, ...).
     """
     try:
         record = _sealed(path)

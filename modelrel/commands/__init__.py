@@ -13,7 +13,7 @@ from types import FrameType
 import typer
 
 from modelrel.archive import disk_error
-from modelrel.commands.common import WANTS_JSON
+from modelrel.commands.call import WANTS_JSON
 from modelrel.errors import Interrupted, Invalid, ModelrelError
 
 

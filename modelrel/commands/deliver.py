@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from modelrel.commands import model as about_model
-from modelrel.commands.common import Model, call, shared
+from modelrel.commands.call import Model, call, shared
 from modelrel.commands.model import Data, Force, Memory, Opset, Seconds
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from modelrel.commands.common import call, shared
+from modelrel.commands.call import call, shared
 
 if TYPE_CHECKING:
     import typer

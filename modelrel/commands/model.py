@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from modelrel.commands.common import Model, call, shared
+from modelrel.commands.call import Model, call, shared
 from modelrel.commands.settings import size
 
 if TYPE_CHECKING:

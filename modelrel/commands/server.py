@@ -15,7 +15,7 @@ from modelrel import serving
 from modelrel.errors import Invalid, ModelrelError, Unavailable
 
 if TYPE_CHECKING:
-    from modelrel.commands.common import Call
+    from modelrel.commands.call import Call
 
 _READY: Final = re.compile(r"modelrel serving (?P<model>\S+) on (?P<url>\S+)")
 
