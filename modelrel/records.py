@@ -25,15 +25,16 @@ Value = TypeVar("Value")
 
 
 @cache
-def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
 def own_fields(value: object) -> dict[str, Any]:
     """Return the fields of a value as plain JSON data, without the values it was made from."""
     given = [field.name for field in dataclasses.fields(value)]  # type: ignore[arg-type]
-    skip = _PARENTS & set(given)
-    dumped: dict[str, Any] = _adapter(type(value)).dump_python(value, mode="json", exclude=skip)
+    skip = set(_PARENTS) & set(given)
+    kind: Any = type(value)
+    dumped: dict[str, Any] = _adapter(kind).dump_python(value, mode="json", exclude=skip)
     return dumped
 
 
@@ -89,7 +90,8 @@ def read(kind: type[Value], path: Path, key: str | None = None, **parents: objec
         matches = record["record"] == kind.__name__ and record["schema"] == SCHEMA
         if not matches or (key is not None and record["key"] != key):
             return None
-        value: Value = _adapter(kind).validate_python({**record["value"], **parents})
+        shape: Any = kind
+        value: Value = _adapter(shape).validate_python({**record["value"], **parents})
         if record["from"] != _made_from(value):
             return None
     except (OSError, ValueError, KeyError, TypeError, ValidationError):

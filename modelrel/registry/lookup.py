@@ -182,7 +182,8 @@ class RestLookup:
                 content: dict[str, Any] = json.load(answer)
                 return content
         except urllib.error.HTTPError as error:
-            return self._refusal(error)
+            self._refusal(error)
+            return None
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", error)
             reason = getattr(reason, "strerror", None) or reason
@@ -192,6 +193,7 @@ class RestLookup:
             ) from error
 
     def _refusal(self, error: urllib.error.HTTPError) -> None:
+        """Return where the answer means "there is no such thing"; raise `Unavailable` for any other."""
         try:
             code = json.load(error).get("error_code", "")
         except (OSError, ValueError, AttributeError):

@@ -228,7 +228,7 @@ class Release:
 
     def _recorded(self, kind: type[Value], name: str, **parents: object) -> Value:
         path = self.folder / name
-        found = records.read(kind, path, **parents)
+        found = records.read(kind, path, None, **parents)
         if found is not None:
             return found
         label = f"{self.located.name}/{pull_step.version_of(self.located)}"
@@ -306,7 +306,7 @@ class Release:
         if stage.name in self._done:
             return self._done[stage.name]  # type: ignore[return-value]
         if stage.name.partition(" ")[0] not in self.options.force:
-            found = records.read(stage.kind, stage.record, stage.key, **stage.parents)
+            found = records.read(stage.kind, stage.record, stage.key, **dict(stage.parents))
             if found is not None:
                 return self._skip(stage.name, found)
         start = self._begin(stage.name)
