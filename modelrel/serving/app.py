@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
     Send = Callable[[Message], Awaitable[None]]
     Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
-INLINE_BYTES: Final = 64 * 1024
-"""Bodies up to this size are answered on the event loop, if the model is quick: a hop to a thread costs more."""
-
 INLINE_MS: Final = 5.0
-"""A model whose warm-up took longer than this is never run on the event loop, where it would hold up health checks."""
+"""What a request may hold up the event loop, and so the health checks, for. Longer ones go to a thread."""
+
+INLINE_BYTES: Final = 64 * 1024
+"""A body beyond this size goes to a thread whatever the model costs, because reading it takes a millisecond too."""
 
 _JSON: Final = (b"content-type", b"application/json")
 
@@ -33,7 +34,7 @@ def application(model: Model, max_body: int) -> Application:
     """Make the ASGI application of one model. ``max_body`` is the largest request body accepted, in bytes."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = ThreadPoolExecutor(max_workers=cores, thread_name_prefix="answer")
-    inline_bytes = INLINE_BYTES if model.row_ms <= INLINE_MS else 0
+    inline_bytes = _inline_bytes(model)
 
     async def app(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         method: str = scope["method"]
@@ -57,6 +58,16 @@ def application(model: Model, max_body: int) -> Application:
         await _send(send, result)
 
     return app
+
+
+def _inline_bytes(model: Model) -> int:
+    """Return the size up to which a body is answered on the event loop.
+
+    A hop to a thread and back takes some 70 microseconds, more than most answers. So a request stays if
+    it cannot hold so many rows that they take longer than ``INLINE_MS``: a value is at least a digit and a comma.
+    """
+    row_bytes = sum(2 * math.prod(max(size, 1) for size in spec.shape) for spec in model.inputs)
+    return min(INLINE_BYTES, int(INLINE_MS / max(model.row_ms, 1e-3) * row_bytes))
 
 
 async def _body(receive: Receive, headers: Mapping[str, str], max_body: int) -> bytes | None:
