@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -151,7 +151,7 @@ def fetch(
             failure = failure or error
             continue
         if wanted != choices[0]:
-            remarks = (*remarks, *_instead(choices[0], text, f"Python {python} on {platform}"))
+            remarks = (*remarks, _instead(choices[0], text, f"Python {python} on {platform}"))
         return Wheels(lock=text, folder=_unpacked(text, python, platform, note), notes=remarks)
     raise failure or Invalid("no wheels were asked for")
 
@@ -278,12 +278,14 @@ def essential(stderr: str) -> str:
     return text if len(text) <= 240 else f"{text[:237]}..."
 
 
-def _instead(wished: tuple[str, ...], lock: str, where: str) -> Iterator[str]:
+def _instead(wished: tuple[str, ...], lock: str, where: str) -> str:
     """Say which pinned versions were not to be had."""
     taken = dict(line.split(" ")[0].split("==") for line in lock.splitlines() if re.match(r"[\w.-]+==", line))
-    for name, _, version in (wish.partition("==") for wish in wished):
-        if version and taken.get(name, version) != version:
-            yield f"{name} {taken[name]} is packaged instead of {version}, which has no wheels for {where}"
+    pins = [wish.split("==") for wish in wished if "==" in wish]
+    other = [name for name, version in pins if taken.get(name) != version]
+    packaged = " and ".join(f"{name} {taken.get(name)}" for name in other)
+    wanted = " and ".join(f"{name} {version}" for name, version in pins if name in other)
+    return f"packaged with {packaged} instead of {wanted}: there are no such wheels for {where}"
 
 
 def _clean(folder: Path) -> None:

@@ -46,6 +46,7 @@ class FunctionSpec:
     zip: str
     python: str
     architecture: str
+    licenses: str
     memory_mb: int = 1769
     timeout_s: int = 29
 
@@ -78,6 +79,11 @@ def options(given: PackageOptions) -> PackageOptions:
     )
 
 
+def variables(parity: ParityReport, options: PackageOptions, licenses: str = "") -> Mapping[str, object]:
+    """Return what the templates know: `function` and `parity`."""
+    return {"function": _spec(parity, options, licenses), "parity": parity}
+
+
 def assemble(parity: ParityReport, options: PackageOptions, places: Places, note: Note) -> Draft:
     """Write the zip, its lock, the SAM template and what else the templates render to.
 
@@ -86,9 +92,10 @@ def assemble(parity: ParityReport, options: PackageOptions, places: Places, note
     lock = places.previous / payload.LOCK
     fetched = payload.fetch(parity, _LIBRARIES, options, lock, note)
     load = payload.gather(parity, fetched)
-    spec = _spec(parity, options)
+    spec = _spec(parity, options, "")
     archive.write(places.into / payload.LOCK, fetched.lock.encode())
-    render.render("lambda", places.into, {"function": spec, "parity": parity}, options.templates)
+    known = variables(parity, options, wheels.licenses(fetched.folder))
+    render.render("lambda", places.into, known, options.templates)
     inside = places.into / _FUNCTION
     files = {**load.files, payload.LOCK: places.into / payload.LOCK}
     files |= {path.relative_to(inside).as_posix(): path for path in archive.walk(inside)}
@@ -111,7 +118,7 @@ def assemble(parity: ParityReport, options: PackageOptions, places: Places, note
     )
 
 
-def _spec(parity: ParityReport, options: PackageOptions) -> FunctionSpec:
+def _spec(parity: ParityReport, options: PackageOptions, licenses: str) -> FunctionSpec:
     name, version = payload.slug(parity.source.name), payload.version_slug(parity)
     architecture = ARCHITECTURES[options.platform]
     return FunctionSpec(
@@ -121,6 +128,7 @@ def _spec(parity: ParityReport, options: PackageOptions) -> FunctionSpec:
         zip=f"{name}-{version}-py{options.python.replace('.', '')}-{architecture}.zip",
         python=options.python,
         architecture=architecture,
+        licenses=licenses,
     )
 
 

@@ -78,6 +78,9 @@ class Target(Protocol):
     def options(self, given: PackageOptions) -> PackageOptions:
         """Return the options with this target's defaults filled in; raises `Invalid` for what it cannot do."""
 
+    def variables(self, parity: ParityReport, options: PackageOptions, licenses: str) -> Mapping[str, object]:
+        """Return what its templates know; `licenses` is one SPDX expression over the wheels inside."""
+
     def assemble(self, parity: ParityReport, options: PackageOptions, places: Places, note: Note) -> Draft:
         """Lay out the delivery."""
 

@@ -73,6 +73,11 @@ def options(given: PackageOptions) -> PackageOptions:
     )
 
 
+def variables(parity: ParityReport, options: PackageOptions, licenses: str = "") -> Mapping[str, object]:
+    """Return what the templates know: `image` and `parity`."""
+    return {"image": _spec(parity, options, licenses), "parity": parity}
+
+
 def assemble(parity: ParityReport, options: PackageOptions, places: Places, note: Note) -> Draft:
     """Lay out `context/`, and build it where an engine answers and the options do not forbid it."""
     context = places.into / "context"
@@ -82,13 +87,13 @@ def assemble(parity: ParityReport, options: PackageOptions, places: Places, note
     load = payload.gather(parity, fetched, "site-packages/")
     payload.copy(load.files, context)
     archive.write(context / payload.LOCK, fetched.lock.encode())
-    spec = _spec(parity, options, fetched)
-    render.render("docker", context, {"image": spec, "parity": parity}, options.templates)
+    known = variables(parity, options, wheels.licenses(fetched.folder))
+    render.render("docker", context, known, options.templates)
     files = {path.relative_to(context).as_posix(): path for path in archive.walk(context)}
     archive.write(context / payload.MANIFEST, payload.manifest(parity, files).encode())
-    image, notes = (None, ()) if options.render_only else _build(context, spec, options, note)
+    image, notes = (None, ()) if options.render_only else _build(context, parity, options, note)
     if image is None:
-        tag = _tags(spec, options)[0]
+        tag = _tags(parity, options)[0]
         at = places.previous / "context"
         notes = (*notes, f"no image was built; build it with: docker build -t {tag} {at}")
     return Draft(
@@ -102,8 +107,8 @@ def assemble(parity: ParityReport, options: PackageOptions, places: Places, note
     )
 
 
-def _spec(parity: ParityReport, options: PackageOptions, fetched: wheels.Wheels) -> ImageSpec:
-    labels = {**_standard_labels(parity, options, fetched), **_model_labels(parity)}
+def _spec(parity: ParityReport, options: PackageOptions, licenses: str) -> ImageSpec:
+    labels = {**_standard_labels(parity, options, licenses), **_model_labels(parity)}
     return ImageSpec(
         name=payload.slug(parity.source.name),
         version=payload.version_slug(parity),
@@ -114,7 +119,7 @@ def _spec(parity: ParityReport, options: PackageOptions, fetched: wheels.Wheels)
     )
 
 
-def _standard_labels(parity: ParityReport, options: PackageOptions, fetched: wheels.Wheels) -> Mapping[str, str]:
+def _standard_labels(parity: ParityReport, options: PackageOptions, licenses: str) -> Mapping[str, str]:
     # keys: OCI image-spec, annotations.md
     source = parity.source
     facts = {
@@ -124,7 +129,7 @@ def _standard_labels(parity: ParityReport, options: PackageOptions, fetched: whe
         "revision": source.git_commit,
         "source": source.tags.get("mlflow.source.git.repoURL", ""),
         "created": payload.created(parity),
-        "licenses": wheels.licenses(fetched.folder),
+        "licenses": licenses,
         "base.name": options.base_image,
     }
     return {f"org.opencontainers.image.{key}": value for key, value in facts.items()}
@@ -148,19 +153,21 @@ def _model_labels(parity: ParityReport) -> Mapping[str, str]:
     return {PREFIX + key: value for key, value in facts.items()}
 
 
-def _tags(spec: ImageSpec, options: PackageOptions) -> tuple[str, ...]:
-    return options.tags or (f"{spec.name}:{spec.version}",)
+def _tags(parity: ParityReport, options: PackageOptions) -> tuple[str, ...]:
+    return options.tags or (f"{payload.slug(parity.source.name)}:{payload.version_slug(parity)}",)
 
 
-def _build(context: Path, spec: ImageSpec, options: PackageOptions, note: Note) -> tuple[Image | None, tuple[str, ...]]:
+def _build(
+    context: Path, parity: ParityReport, options: PackageOptions, note: Note
+) -> tuple[Image | None, tuple[str, ...]]:
     """Build the context; where no engine answers, return no image and why."""
     try:
         engine = Engine.connect()
     except Unavailable as error:
         return None, (error.message,)
     with engine:
-        engine.have_base(spec.base, spec.platform, spec.python, note)
-        return engine.build(context, _tags(spec, options), spec.base, spec.platform, note), ()
+        engine.have_base(options.base_image, options.platform, options.python, note)
+        return engine.build(context, _tags(parity, options), options.base_image, options.platform, note), ()
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from modelrel import archive
 from modelrel.errors import Invalid, Refused, Unavailable
-from modelrel.targets.delivery import Note, Response, Running
+from modelrel.targets.delivery import Note, Response, Running, Send
 from modelrel.targets.process import ended, free_port, http_sender
 from modelrel.values import Image
 
@@ -171,13 +171,14 @@ class Engine:
         try:
             begun = time.perf_counter()
             container, addresses = self._start(image)
-            yield Running(
-                runner="image",
-                send=self._guarded(container, addresses),
-                started=begun,
-                memory_bytes=lambda: _memory(container.stats(stream=False)),
-                log=lambda: _log(container),
-            )
+            with http_sender(addresses) as send:
+                yield Running(
+                    runner="image",
+                    send=_guarded(send, container),
+                    started=begun,
+                    memory_bytes=lambda: _memory(container.stats(stream=False)),
+                    log=lambda: _log(container),
+                )
         except (docker.errors.APIError, RequestException) as error:
             raise Unavailable(
                 f"the engine cannot run the image: {_reason(error)}", "See the engine's own log."
@@ -217,27 +218,6 @@ class Engine:
             raise
         return container, ((self._host, port),)
 
-    def _guarded(self, container: Any, addresses: tuple[tuple[str, int], ...]) -> Any:
-        send = http_sender(addresses)
-
-        def guard(method: str, path: str, headers: Any, body: bytes) -> Response:
-            try:
-                return send(method, path, headers, body)
-            except ConnectionError:
-                container.reload()
-                state = container.attrs["State"]
-                if state["Status"] not in ("exited", "dead"):
-                    raise
-                log = _log(container)
-                if "exec format error" in log:
-                    raise Unavailable(
-                        "the image is for another processor than the engine's",
-                        "Smoke it on such a machine, or set up emulation (qemu-user-static).",
-                    ) from None
-                raise ended(f"exit code {state['ExitCode']}", log) from None
-
-        return guard
-
 
 def _settings() -> dict[str, str]:
     """Return the environment, with DOCKER_HOST from the current Docker context where it is not set."""
@@ -250,6 +230,28 @@ def _settings() -> dict[str, str]:
             if context is not None and context.name != "default" and context.Host:
                 settings["DOCKER_HOST"] = context.Host
     return settings
+
+
+def _guarded(send: Send, container: Any) -> Send:
+    """Return `send`, with a failed connection to a container that has ended turned into an error."""
+
+    def guard(method: str, path: str, headers: Mapping[str, str], body: bytes) -> Response:
+        try:
+            return send(method, path, headers, body)
+        except ConnectionError:
+            container.reload()
+            state = container.attrs["State"]
+            if state["Status"] not in ("exited", "dead"):
+                raise
+            log = _log(container)
+            if "exec format error" in log:
+                raise Unavailable(
+                    "the image is for another processor than the engine's",
+                    "Smoke it on such a machine, or set up emulation (qemu-user-static).",
+                ) from None
+            raise ended(f"exit code {state['ExitCode']}", log) from None
+
+    return guard
 
 
 def _check(event: Mapping[str, Any]) -> None:

@@ -90,10 +90,10 @@ def run_server(folder: Path, program: Program) -> Iterator[Running]:
             variables=program.variables,
         )
         begun = time.perf_counter()
-        with started(copy, whole, log) as process:
+        with started(copy, whole, log) as process, http_sender((("127.0.0.1", port),)) as send:
             yield Running(
                 runner="process",
-                send=guarded(http_sender((("127.0.0.1", port),)), process, log),
+                send=guarded(send, process, log),
                 started=begun,
                 memory_bytes=lambda: resident(process.pid),
                 log=lambda: tail(log),
@@ -121,8 +121,9 @@ def ended(how: str, log: str) -> Refused:
     return Refused(f"the packaged server ended by itself ({how}): {last[0]}", f"Its last lines:\n{log.strip()}")
 
 
-def http_sender(addresses: tuple[tuple[str, int], ...]) -> Send:
-    """Return a `Send` over one kept connection to the first of `addresses` that accepts one."""
+@contextmanager
+def http_sender(addresses: tuple[tuple[str, int], ...]) -> Iterator[Send]:
+    """Give a `Send` over one kept connection to the first of `addresses` that accepts one."""
     kept: list[http.client.HTTPConnection] = []
 
     def send(method: str, path: str, headers: Mapping[str, str], body: bytes) -> Response:
@@ -142,7 +143,11 @@ def http_sender(addresses: tuple[tuple[str, int], ...]) -> Send:
             kept.append(connection)
         return response
 
-    return send
+    try:
+        yield send
+    finally:
+        for connection in kept:
+            connection.close()
 
 
 def _connect(addresses: tuple[tuple[str, int], ...]) -> http.client.HTTPConnection:

@@ -144,8 +144,10 @@ class Golden:
         return float(tensors.errors(expected, got)[0].max(initial=0.0))
 
     def _refuse(self, name: str, row: int, expected: Array, got: Array) -> None:
+        # a slice, because one element of an object array is the bare str
+        answered, recorded = (_short(array[row : row + 1].tolist()[0]) for array in (got, expected))
         raise Refused(
-            f"output {name!r} of row {row} is {got[row].tolist()}, verify recorded {expected[row].tolist()}",
+            f"output {name!r} of row {row} is {answered}, verify recorded {recorded}",
             "What was built does not answer as what was verified: compare requirements.lock with the versions in "
             "ParityReport.json, or package with the Python that verified.",
         )
@@ -213,6 +215,11 @@ def _content(response: Response) -> Any:
 
 def _start(response: Response) -> str:
     return response.body[:200].decode(errors="replace") or "and no body"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."
 
 
 def _flat(values: object) -> list[object]:

@@ -8,18 +8,23 @@ import os
 import shutil
 import tempfile
 from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+import docker
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from modelrel import archive, extras, tensors
+from modelrel import archive, extras, interpreters, tensors
 from modelrel.errors import Unavailable
 from modelrel.steps.package import package
+from modelrel.targets import aws_lambda
 from modelrel.targets.engine import Engine
 from modelrel.values import (
     ConvertedModel,
@@ -160,8 +165,34 @@ def place() -> Path:
 def delivered(target: str, *, image: bool = False, python: str = "") -> Package:
     """Return the small model, packaged (once per run); `image` asks for one built on the base image."""
     parity = verified(place() / f"{target}-{image}-{python}")
-    base = base_image() if image else ""
-    return package(parity, target, PackageOptions(base_image=base, render_only=not image, python=python))
+    if image:
+        return package(parity, target, image_options())
+    return package(parity, target, PackageOptions(render_only=True, python=python))
+
+
+def image_options(**changes: object) -> PackageOptions:
+    """Return options that build on the base image, for the Python it holds."""
+    base = base_image()
+    with engine() as client:
+        stated = dict(line.split("=", 1) for line in client.images.get(base).attrs["Config"]["Env"])
+    python = ".".join(stated["PYTHON_VERSION"].split(".")[:2])
+    return replace(PackageOptions(base_image=base, python=python), **changes)
+
+
+@contextmanager
+def engine() -> Iterator[Any]:
+    """Give the Docker SDK's client of the engine that answers."""
+    client = docker.from_env()
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def lambda_python() -> str:
+    """Return the newest Python that both AWS Lambda and this machine have; without one the test is skipped."""
+    found = [python for python in reversed(aws_lambda.PYTHONS) if interpreters.find(python)]
+    return found[0] if found else absent("lambda", "this machine has none of the Pythons that AWS Lambda has")
 
 
 @cache

@@ -1,0 +1,72 @@
+"""What every target promises, whatever it delivers; a new one is tested by being listed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from modelrel import archive, extras, render
+from modelrel.errors import Invalid
+from modelrel.targets import TARGETS
+from modelrel.values import PackageOptions
+from tests.targets import tiny
+
+EACH = pytest.mark.parametrize("target", sorted(TARGETS))
+
+
+@EACH
+def test_it_has_templates_under_its_name(target: str) -> None:
+    assert list(render.names(render.templates_dir() / target))
+
+
+@EACH
+def test_its_tools_are_installed(target: str) -> None:
+    tools = TARGETS[target].TOOLS
+    assert extras.versions(*tools).keys() >= set(tools) - {"modelrel"}  # a clone is not installed
+
+
+@EACH
+def test_its_defaults_are_filled_in(target: str) -> None:
+    chosen = TARGETS[target].options(PackageOptions())
+    assert chosen.python and chosen.platform
+
+
+@EACH
+def test_filling_in_defaults_twice_changes_nothing(target: str) -> None:
+    chosen = TARGETS[target].options(PackageOptions())
+    if target != "lambda":
+        assert TARGETS[target].options(chosen) == chosen
+
+
+@EACH
+@pytest.mark.parametrize("options", [{"platform": "linux/riscv64"}, {"platform": "amd64"}, {"python": "3"}])
+def test_what_it_cannot_do_is_an_error_of_the_command(target: str, options: dict[str, str]) -> None:
+    with pytest.raises(Invalid):
+        TARGETS[target].options(PackageOptions(**options))
+
+
+@EACH
+def test_every_file_is_recorded_with_its_digest(target: str) -> None:
+    package = tiny.delivered(target)
+    top = package.folder / "onnx" / target
+    assert {file.path: file.sha256 for file in package.files} == {
+        path.relative_to(package.folder).as_posix(): archive.sha256(path) for path in archive.walk(top)
+    }
+
+
+@EACH
+def test_the_artifact_is_in_its_folder(target: str) -> None:
+    package = tiny.delivered(target)
+    assert Path(package.artifact).parent == Path("onnx", target)
+    assert (package.folder / package.artifact).exists()
+
+
+@EACH
+def test_the_parts_are_weighed(target: str) -> None:
+    assert {"onnxruntime", "numpy", "serving", "model"} <= tiny.delivered(target).parts.keys()
+
+
+@EACH
+def test_it_says_how_to_go_on(target: str) -> None:
+    assert any(" with: " in note for note in tiny.delivered(target).notes)
