@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final, Protocol
 
-from modelrel.flavors import sklearn
+from modelrel.flavors import lightgbm, sklearn, xgboost
 from modelrel.tensors import Array, Tensors
 from modelrel.values import Answers, Signature
 
@@ -20,7 +20,7 @@ class Flavor(Protocol):
         """
         ...
 
-    def answers(self, native: object, folder: Path) -> Answers:
+    def answers(self, native: object, folder: Path, /) -> Answers:
         """Return the outputs of a loaded model; raises `Refused` where it has none that can be released."""
         ...
 
@@ -29,4 +29,4 @@ class Flavor(Protocol):
         ...
 
 
-FLAVORS: Final[dict[str, Flavor]] = {"sklearn": sklearn}
+FLAVORS: Final[dict[str, Flavor]] = {"sklearn": sklearn, "xgboost": xgboost, "lightgbm": lightgbm}

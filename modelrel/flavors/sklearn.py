@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from modelrel.errors import Refused
+from modelrel.errors import Invalid, Refused
 from modelrel.flavors import frames, mlmodel
 from modelrel.tensors import Array, Tensors
 from modelrel.values import Answers, Scalar, Signature
@@ -89,7 +89,10 @@ def _calls(native: Any) -> dict[str, str]:
 
 def _predicts(folder: Path, outputs: tuple[str, ...]) -> str:
     """Return which output MLflow's pyfunc gives, as chosen when the model was logged."""
-    said = mlmodel.configuration(folder, "python_function")
+    try:
+        said = mlmodel.configuration(folder, "python_function")
+    except Invalid:
+        return outputs[0]  # MLflow writes none for a model without predict: a transformer
     chosen = str(said.get("predict_fn", "predict"))
     name = outputs[0] if chosen == "predict" else _METHODS.get(chosen, chosen)
     if name not in outputs:

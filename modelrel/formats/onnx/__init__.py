@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from modelrel.formats.onnx.graph import Core
 
 SUFFIX: Final = ".onnx"
-FLAVORS: Final = frozenset({"sklearn"})
-TOOLS: Final = ("onnx", "onnxruntime", "skl2onnx", "onnxmltools")
+FLAVORS: Final = frozenset({"sklearn", "xgboost", "lightgbm"})
+TOOLS: Final = ("onnx", "onnxruntime", "skl2onnx")
 
 
 def convert(native: object, order: Order, path: Path) -> Mapping[str, object]:
@@ -124,6 +124,14 @@ def _writer(flavor: str) -> Callable[[Any, Order], Core]:
         from modelrel.formats.onnx import from_sklearn
 
         return from_sklearn.write
+    if flavor == "xgboost":
+        from modelrel.formats.onnx import from_xgboost
+
+        return from_xgboost.write
+    if flavor == "lightgbm":
+        from modelrel.formats.onnx import from_lightgbm
+
+        return from_lightgbm.write
     raise Refused(f"a {flavor} model cannot become ONNX", "Choose another format.")
 
 

@@ -8,8 +8,9 @@ from typing import Any, Final
 import onnx
 
 from modelrel.errors import Refused
-from modelrel.formats.onnx.graph import Core
-from modelrel.formats.onnx.opsets import ML, NEWEST
+from modelrel.formats.onnx import hints, known_faults, sklearn_trees
+from modelrel.formats.onnx.graph import DOMAIN_ML, Core
+from modelrel.formats.onnx.opsets import ML, ML_TREES, NEWEST
 from modelrel.formats.onnx.repair import repaired
 from modelrel.formats.order import Order
 
@@ -18,38 +19,99 @@ _FLOAT_NOTE: Final = "computes in float32, because its operators have no float64
 
 def write(native: Any, order: Order) -> Core:
     """Return the converted core; raises `Refused` for an estimator that has no exact converter."""
+    from skl2onnx.common.exceptions import MissingConverter, MissingShapeCalculator
+
+    known_faults.refuse(native)
+    sklearn_trees.register()
     merged = order.signature.kind == "tensor" or not _reads_columns(native, order)
     failures: list[Exception] = []
     for double in (True, False):
         try:
-            model = _converted(copy.deepcopy(native), order, merged, double)
-            model = repaired(model) if double else model
+            model = _converted(_plain_texts(copy.deepcopy(native)), order, merged, double)
+            model = repaired(model)
             _try(model)
         except Refused:
             raise
+        except (MissingConverter, MissingShapeCalculator) as error:
+            raise known_faults.no_converter(native, str(error)) from error
         except Exception as error:  # noqa: BLE001 - converters raise anything; the next rung tries
             failures.append(error)
             continue
-        outputs = _outputs(model, order)
-        return Core(model=model, outputs=outputs, merged=merged, notes=() if double else (_FLOAT_NOTE,))
+        return Core(
+            model=model,
+            outputs=_outputs(model, order),
+            merged=merged,
+            notes=() if double else (_FLOAT_NOTE,),
+            hints=hints.found(native, order.signature),
+        )
     raise failures[0]
 
 
 def _converted(native: Any, order: Order, merged: bool, double: bool) -> onnx.ModelProto:
     from skl2onnx import convert_sklearn
 
-    final = native
-    while hasattr(final, "steps"):
-        final = final.steps[-1][1]
-    options = {id(final): {"zipmap": False}} if "probabilities" in order.answers.outputs else None
     model: onnx.ModelProto = convert_sklearn(
         native,
         name="core",
         initial_types=_types(order, merged, double),
-        options=options,
-        target_opset={"": order.opset or NEWEST, "ai.onnx.ml": ML},
+        options=_options(native, order),
+        target_opset={"": order.opset or NEWEST, DOMAIN_ML: ML},
     )
+    # skl2onnx declares the versions of what it wrote itself: neither our trees', nor any where it wrote nothing.
+    trees = any(node.op_type == "TreeEnsemble" for node in model.graph.node)
+    others = [entry for entry in model.opset_import if entry.domain not in ("", DOMAIN_ML)]
+    del model.opset_import[:]
+    declared = (("", order.opset or NEWEST), (DOMAIN_ML, ML_TREES if trees else ML))
+    model.opset_import.extend([*(onnx.helper.make_opsetid(*entry) for entry in declared), *others])
     return model
+
+
+def _plain_texts(native: Any) -> Any:
+    """Let "" stand for a missing text, which ONNX does not have, in the encoders and imputers of a copy.
+
+    Raises `Refused` where an encoder knows both.
+    """
+    for part in known_faults.parts(native):
+        if hasattr(part, "categories_"):
+            part.categories_ = [_with_empty(known, part) for known in part.categories_]
+        if type(part).__name__ == "SimpleImputer" and part.statistics_.dtype == object:
+            part.missing_values = ""
+    return native
+
+
+def _with_empty(known: Any, part: Any) -> Any:
+    missing = [value is None or value != value for value in known]  # noqa: PLR0124 - only NaN is not itself
+    if known.dtype != object or not any(missing):
+        return known
+    if "" in known.tolist():
+        raise Refused(
+            f"{type(part).__name__} knows both an empty and a missing text, which ONNX cannot tell apart",
+            "Replace one of them by a word before training.",
+        )
+    filled = known.copy()
+    filled[missing] = ""
+    return filled
+
+
+def _options(native: Any, order: Order) -> dict[int, dict[str, Any]]:
+    """Return the options of the last step: plain tensors instead of maps, and decision values where those are asked."""
+    from skl2onnx._supported_operators import sklearn_operator_name_map
+    from skl2onnx.common._registration import _converter_pool
+
+    final = native
+    while hasattr(final, "steps"):
+        final = final.steps[-1][1]
+    alias = sklearn_operator_name_map.get(type(final))
+    known = _converter_pool[alias].get_allowed_options() if alias in _converter_pool else None
+    wanted = {"zipmap": False, "raw_scores": "scores" in order.answers.outputs}
+    chosen = {name: value for name, value in wanted.items() if name in (known or ()) and (value or name == "zipmap")}
+    # Its default locale, en_US.UTF-8, is not installed in slim images, where the model would then not load.
+    texts = {
+        id(part): {"locale": "C.UTF-8"}
+        for part in known_faults.parts(native)
+        if type(part).__name__ in ("TfidfVectorizer", "CountVectorizer")
+    }
+    return ({id(final): chosen} if chosen else {}) | texts
 
 
 def _types(order: Order, merged: bool, double: bool) -> list[tuple[str, Any]]:

@@ -12,7 +12,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from modelrel import __version__
 from modelrel.errors import Refused
-from modelrel.formats.onnx.opsets import NEWEST
+from modelrel.formats.onnx.opsets import ML, ML_TREES, NEWEST
 from modelrel.formats.order import Order
 from modelrel.tensors import NUMPY, datatype
 from modelrel.values import TensorSpec
@@ -27,8 +27,9 @@ _IR: Final = 10  # what opset 22 came with; older runtimes refuse newer ones
 class Nodes:
     """A growing list of nodes and constants, whose tensor names never clash."""
 
-    def __init__(self) -> None:
-        """Start empty."""
+    def __init__(self, prefix: str = "modelrel") -> None:
+        """Start empty; every name begins with `prefix`."""
+        self._prefix = prefix
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
         self._count = 0
@@ -36,7 +37,7 @@ class Nodes:
     def name(self) -> str:
         """Return a new tensor name."""
         self._count += 1
-        return f"modelrel_{self._count}"
+        return f"{self._prefix}_{self._count}"
 
     def add(self, op: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
         """Append one node with one output, and return the output's name."""
@@ -189,7 +190,9 @@ def _value(spec: TensorSpec) -> onnx.ValueInfoProto:
 
 def _opsets(model: ModelProto, order: Order) -> list[onnx.OperatorSetIdProto]:
     """Return the opsets, sorted; the default one is what was asked for, whatever the core could do with less."""
-    found = {entry.domain: entry.version for entry in model.opset_import} | {"": order.opset or NEWEST}
+    found = {entry.domain: entry.version for entry in model.opset_import}
+    trees = any(node.op_type == "TreeEnsemble" for node in model.graph.node)
+    found |= {"": order.opset or NEWEST, DOMAIN_ML: ML_TREES if trees else ML}
     used = {node.domain for node in model.graph.node} | {""}
     return [helper.make_opsetid(name, found[name]) for name in sorted(used)]
 

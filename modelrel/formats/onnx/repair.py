@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 import onnx
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper
 
 from modelrel.formats.onnx.graph import DOMAIN_ML, Nodes
 
@@ -31,7 +31,7 @@ _FLOAT_IN: Final = frozenset({
 
 def repaired(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return the model with every declared type true; computing stays in float64 wherever there is a kernel."""
-    nodes = Nodes()
+    nodes = Nodes("repair")
     types = {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
     types |= {constant.name: constant.data_type for constant in model.graph.initializer}
     opsets = {entry.domain: entry.version for entry in model.opset_import}
@@ -82,13 +82,19 @@ def _cast_inputs(node: NodeProto, nodes: Nodes, types: dict[str, int], opsets: d
                     types[node.input[index]] = _DOUBLE
 
 
-def _schema(node: NodeProto, opsets: dict[str, int]) -> onnx.defs.OpSchema:
+def _schema(node: NodeProto, opsets: dict[str, int]) -> onnx.defs.OpSchema | None:
+    """Return the operator's schema, or None for one that onnx does not describe (com.microsoft)."""
+    if not onnx.defs.has(node.op_type, node.domain):
+        return None
     return onnx.defs.get_schema(node.op_type, opsets.get(node.domain, 1), node.domain)
 
 
 def _alike(node: NodeProto, opsets: dict[str, int]) -> list[list[int]]:
     """Return the groups of input positions that must have one type, by the operator's schema."""
-    formal = _schema(node, opsets).inputs
+    schema = _schema(node, opsets)
+    if schema is None:
+        return []
+    formal = schema.inputs
     groups: dict[str, list[int]] = {}
     for index, name in enumerate(node.input):
         wanted = formal[min(index, len(formal) - 1)]
@@ -105,10 +111,13 @@ def _results(node: NodeProto, types: dict[str, int], opsets: dict[str, int]) -> 
             text = any(entry.name == "classlabels_strings" and entry.strings for entry in node.attribute)
             found[node.output[0]] = int(TensorProto.STRING if text else TensorProto.INT64)
         return found
+    schema = _schema(node, opsets)
+    if schema is None:
+        return {name: types.get(node.input[0], 0) for name in node.output}
     given = {name: helper.make_tensor_type_proto(types[name], None) for name in node.input if types.get(name)}
     try:
         inferred = onnx.shape_inference.infer_node_outputs(
-            _schema(node, opsets),
+            schema,
             node,
             given,
             opset_imports=[helper.make_opsetid(domain, version) for domain, version in opsets.items()],
@@ -116,8 +125,3 @@ def _results(node: NodeProto, types: dict[str, int], opsets: dict[str, int]) -> 
     except onnx.shape_inference.InferenceError:
         return {}
     return {name: kind.tensor_type.elem_type for name, kind in inferred.items()}
-
-
-def constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:
-    """Return the model's constants as arrays, by name."""
-    return {constant.name: numpy_helper.to_array(constant) for constant in model.graph.initializer}

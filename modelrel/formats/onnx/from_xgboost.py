@@ -1,0 +1,142 @@
+"""XGBoost -> ONNX: its JSON model read into arrays, compared as XGBoost does (x < threshold, both float32)."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+from onnx import TensorProto
+
+from modelrel.errors import Refused
+from modelrel.formats.onnx import links, trees
+from modelrel.formats.onnx.graph import Core, Nodes
+from modelrel.formats.onnx.trees import Mode, Tree
+from modelrel.formats.order import Order
+
+_IDENTITY: Final = frozenset({
+    "reg:squarederror", "reg:absoluteerror", "reg:pseudohubererror", "reg:squaredlogerror", "reg:quantileerror",
+    "rank:ndcg", "rank:pairwise", "rank:map", "binary:logitraw",
+})  # fmt: skip
+_EXP: Final = frozenset({"count:poisson", "reg:gamma", "reg:tweedie"})
+_LOGISTIC: Final = frozenset({"binary:logistic", "reg:logistic"})
+_DOUBLE, _FLOAT = int(TensorProto.DOUBLE), int(TensorProto.FLOAT)
+
+
+def write(native: Any, order: Order) -> Core:
+    """Return the core of a Booster or of a model of the scikit-learn API.
+
+    Raises `Refused` for gblinear, vector leaves, categories, and objectives that are not known.
+    """
+    booster = native.get_booster() if hasattr(native, "get_booster") else native
+    learner = json.loads(bytes(booster.save_raw("json")))["learner"]
+    forest, targets = _forest(learner, _rounds(native))
+    base = _base(learner)
+    nodes = Nodes()
+    x = nodes.cast(links.INPUT, _FLOAT)  # XGBoost itself reads every feature as float32
+    missing = getattr(native, "missing", math.nan)
+    if missing is not None and not math.isnan(missing):
+        gap = nodes.add("Equal", x, nodes.constant(missing, np.float32))
+        x = nodes.add("Where", gap, nodes.constant(math.nan, np.float32), x)
+    raw = nodes.constant(base.reshape(1, -1))
+    if forest:
+        summed = trees.summed(nodes, nodes.cast(x, _DOUBLE), forest, targets, len(base))
+        raw = nodes.add("Add", summed, raw)
+    outputs = _answers(nodes, raw, learner["objective"]["name"], order)
+    features = int(learner["learner_model_param"]["num_feature"])
+    return links.core(nodes, order, outputs, {"features": _hints(forest, features)})
+
+
+def _rounds(native: Any) -> int:
+    """Return how many rounds predict uses: up to the best one after early stopping (0: all)."""
+    if not hasattr(native, "get_booster"):
+        return 0
+    try:
+        return int(native.best_iteration) + 1
+    except AttributeError:
+        return 0
+
+
+def _forest(learner: dict[str, Any], rounds: int) -> tuple[list[Tree], Any]:
+    """Return the trees and the output each one adds to; raises `Refused` for what is no sum of plain trees."""
+    booster = learner["gradient_booster"]
+    if booster["name"] == "gblinear":
+        raise Refused("XGBoost's gblinear is no tree model and has no proven copy", "Use scikit-learn's linear models.")
+    model = (booster["gbtree"] if booster["name"] == "dart" else booster)["model"]
+    weights = booster.get("weight_drop") or [1.0] * len(model["trees"])
+    end = model["iteration_indptr"][rounds] if rounds and "iteration_indptr" in model else len(model["trees"])
+    forest = [_tree(tree, weight) for tree, weight in zip(model["trees"][:end], weights, strict=False)]
+    return forest, np.array(model["tree_info"][:end], np.int64)
+
+
+def _tree(said: dict[str, Any], weight: float) -> Tree:
+    if int(said["tree_param"].get("size_leaf_vector", 1)) > 1:
+        raise Refused(
+            "the XGBoost model has vector leaves (multi_strategy='multi_output_tree')",
+            "Train it with multi_strategy='one_output_per_tree'.",
+        )
+    if any(said.get("split_type", ())):
+        raise Refused(
+            "the XGBoost model splits on categories, which no MLflow signature can carry",
+            "Encode them as numbers, or one-hot in a scikit-learn Pipeline.",
+        )
+    left, right = (np.array(said[side], np.int64) for side in ("left_children", "right_children"))
+    value = np.array(said["split_conditions"], np.float32)
+    leaf = left < 0
+    tree = trees.from_nodes(leaf, (left, right), np.array(said["split_indices"]), value.astype(np.float64), Mode.LT)
+    return replace(
+        tree,
+        missing=np.array(said["default_left"], np.int64)[~leaf],
+        leaves=value[leaf].astype(np.float64) * np.float64(np.float32(weight)),
+    )
+
+
+def _base(learner: dict[str, Any]) -> Any:
+    """Return the margin that every row starts with, one per output: base_score through the link's inverse."""
+    param = learner["learner_model_param"]
+    values = np.array([float(word) for word in str(param["base_score"]).strip("[]").split(",")], np.float64)
+    name = learner["objective"]["name"]
+    if name in _LOGISTIC:
+        values = np.log(values / (1 - values))
+    elif name in _EXP:
+        values = np.log(values)
+    count = max(int(param["num_class"]), int(param.get("num_target", 1)), 1)
+    return np.broadcast_to(values, (count,)).astype(np.float64) if len(values) == 1 else values
+
+
+def _answers(nodes: Nodes, raw: str, objective: str, order: Order) -> dict[str, tuple[str, int]]:
+    """Apply the objective's link; raises `Refused` for an objective that is not known."""
+    classes = order.answers.classes
+    if objective in _LOGISTIC:
+        value = nodes.cast(links.sigmoid(nodes, raw), _FLOAT)
+    elif objective in ("multi:softprob", "multi:softmax"):
+        value = nodes.cast(nodes.add("Softmax", raw, axis=1), _FLOAT)
+    elif objective in _EXP and not classes:
+        value = nodes.cast(nodes.add("Exp", raw), _FLOAT)
+    elif objective in _IDENTITY and not classes:
+        value = nodes.cast(raw, _FLOAT)
+    else:
+        raise Refused(
+            f"the XGBoost objective {objective} has no proven copy",
+            f"Known: {', '.join(sorted(_IDENTITY | _EXP | _LOGISTIC | {'multi:softprob', 'multi:softmax'}))}.",
+        )
+    if not classes:
+        if objective == "multi:softmax":
+            value = nodes.cast(links.largest(nodes, value), _FLOAT)
+        return {"prediction": (value, _FLOAT)}
+    if objective in _LOGISTIC:
+        if len(classes) != 2:
+            raise Refused("the XGBoost classifier predicts several labels at once", "Release one model per label.")
+        # XGBoost compares the float32 probability with one half; a tie is class 0.
+        index = links.above(nodes, value, nodes.constant(0.5, np.float32))
+        one = nodes.constant(1.0, np.float32)
+        value = nodes.add("Concat", nodes.add("Sub", one, value), value, axis=1)
+    else:
+        index = links.largest(nodes, value)
+    return {"label": links.labels(nodes, index, classes), "probabilities": (value, _FLOAT)}
+
+
+def _hints(forest: list[Tree], features: int) -> list[dict[str, object]]:
+    return [{"thresholds": values} for values in trees.thresholds(forest, features)] if forest else []

@@ -1,0 +1,147 @@
+"""scikit-learn's trees for skl2onnx, from their arrays: float64 thresholds, and NaN goes where it goes there.
+
+skl2onnx 1.20 writes float32 trees and never reads `missing_go_to_left`, so it is wrong on a row with a gap
+(which forests take, trained on gaps or not), and it does not end on a tree that splits on "is missing".
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto, helper
+
+from modelrel.errors import Refused
+from modelrel.formats.onnx import links, trees
+from modelrel.formats.onnx.graph import Nodes
+from modelrel.formats.onnx.trees import Mode, Tree
+
+
+def register() -> None:
+    """Make skl2onnx convert trees and ensembles of them with this module (in this process)."""
+    from skl2onnx import update_registered_converter
+    from skl2onnx.common import shape_calculator as shapes
+    from sklearn import ensemble, tree
+
+    options = {"zipmap": [True, False, "columns"], "nocl": [True, False], "output_class_labels": [False, True]}
+    options["raw_scores"] = [False, True]
+    for kind in (
+        tree.DecisionTreeClassifier,
+        tree.ExtraTreeClassifier,
+        ensemble.RandomForestClassifier,
+        ensemble.ExtraTreesClassifier,
+        ensemble.GradientBoostingClassifier,
+    ):
+        calculate = shapes.calculate_linear_classifier_output_shapes
+        update_registered_converter(
+            kind, f"Modelrel{kind.__name__}", calculate, _classifier, overwrite=True, options=options
+        )
+    for kind in (
+        tree.DecisionTreeRegressor,
+        tree.ExtraTreeRegressor,
+        ensemble.RandomForestRegressor,
+        ensemble.ExtraTreesRegressor,
+        ensemble.GradientBoostingRegressor,
+    ):
+        calculate = shapes.calculate_linear_regressor_output_shapes
+        update_registered_converter(kind, f"Modelrel{kind.__name__}", calculate, _regressor, overwrite=True)
+
+
+def forest(native: Any) -> list[Tree]:
+    """Return the trees of a fitted tree or ensemble, their leaves weighing nothing yet; empty for another model."""
+    found = np.ravel(getattr(native, "estimators_", [native]))
+    return [_tree(single.tree_) for single in found if hasattr(single, "tree_")]
+
+
+def _tree(native: Any) -> Tree:
+    leaf = native.children_left < 0
+    tree = trees.from_nodes(
+        leaf, (native.children_left, native.children_right), native.feature, native.threshold, Mode.LEQ
+    )
+    return replace(tree, missing=np.asarray(native.missing_go_to_left)[~leaf].astype(np.int64))
+
+
+def _tables(native: Any) -> list[Any]:
+    """Return the vectors of each tree's leaves, (leaves, classes or 1)."""
+    singles = [single.tree_ for single in np.ravel(getattr(native, "estimators_", [native]))]
+    return [single.value[single.children_left < 0, 0, :] for single in singles]
+
+
+def _entered(nodes: Nodes, operator: Any) -> str:
+    """Return the features as scikit-learn's trees see them: rounded to float32."""
+    if getattr(operator.raw_operator, "n_outputs_", 1) > 1:
+        raise Refused(
+            f"{type(operator.raw_operator).__name__} predicts several targets at once",
+            "Release one model per target: several outputs have no common form in the formats.",
+        )
+    return nodes.cast(nodes.cast(operator.inputs[0].full_name, TensorProto.FLOAT), TensorProto.DOUBLE)
+
+
+def _classifier(scope: Any, operator: Any, container: Any) -> None:
+    native = operator.raw_operator
+    nodes = Nodes(scope.get_unique_operator_name("modelrel"))
+    x = _entered(nodes, operator)
+    if hasattr(native, "init_"):
+        index, probabilities = _boosted_classes(nodes, x, native)
+    else:
+        probabilities = trees.looked_up(nodes, x, forest(native), _tables(native))
+        index = links.largest(nodes, probabilities)
+    known = native.classes_ if native.classes_.dtype.kind in "OUS" else native.classes_.astype(np.int64)
+    label, _ = links.labels(nodes, index, known.tolist())
+    _finish(nodes, container, operator, (label, probabilities))
+
+
+def _regressor(scope: Any, operator: Any, container: Any) -> None:
+    native = operator.raw_operator
+    nodes = Nodes(scope.get_unique_operator_name("modelrel"))
+    x = _entered(nodes, operator)
+    if hasattr(native, "init_"):
+        value = _boosted(nodes, x, native)
+    else:
+        weighed = [
+            replace(tree, leaves=table[:, 0]) for tree, table in zip(forest(native), _tables(native), strict=True)
+        ]
+        total = trees.summed(nodes, x, weighed, np.zeros(len(weighed), np.int64), 1)
+        value = nodes.add("Div", total, nodes.constant(float(len(weighed))))
+    _finish(nodes, container, operator, (value,))
+
+
+def _boosted(nodes: Nodes, x: str, native: Any) -> str:
+    """Return the raw sums of gradient boosting: where it starts, plus its shrunken trees, (N, classes or 1)."""
+    start = type(getattr(native, "init_", "zero")).__name__
+    if start not in ("DummyClassifier", "DummyRegressor", "str"):
+        raise Refused(
+            f"{type(native).__name__} starts from a {start}, which has no proven copy",
+            "Train it with init=None or init='zero'.",
+        )
+    # Where it starts does not depend on the row with such an init.
+    first = native._raw_predict_init(np.zeros((1, native.n_features_in_)))  # noqa: SLF001 - there is no public one
+    weighed = [
+        replace(tree, leaves=table[:, 0] * native.learning_rate)
+        for tree, table in zip(forest(native), _tables(native), strict=True)
+    ]
+    width = native.estimators_.shape[1]
+    targets = np.arange(len(weighed)) % width
+    return nodes.add("Add", trees.summed(nodes, x, weighed, targets, width), nodes.constant(first, np.float64))
+
+
+def _boosted_classes(nodes: Nodes, x: str, native: Any) -> tuple[str, str]:
+    """Return class numbers and probabilities of gradient boosting."""
+    raw = _boosted(nodes, x, native)
+    if len(native.classes_) > 2:
+        return links.largest(nodes, raw), nodes.add("Softmax", raw, axis=1)
+    slope = 2.0 if native.loss == "exponential" else 1.0
+    index = links.above(nodes, raw, nodes.constant(0.0), or_equal=True)
+    return index, links.both(nodes, links.sigmoid(nodes, raw, slope))
+
+
+def _finish(nodes: Nodes, container: Any, operator: Any, results: tuple[str, ...]) -> None:
+    """Hand the nodes to skl2onnx, each result under the name that it expects.
+
+    Numbers stay float64 whatever it declares: `repair` makes the declarations true afterwards.
+    """
+    for variable, result in zip(operator.outputs, results, strict=True):
+        nodes.nodes.append(helper.make_node("Identity", [result], [variable.full_name]))
+    container.nodes.extend(nodes.nodes)
+    container.initializers.extend(nodes.constants)
