@@ -6,6 +6,7 @@ them reaches a lock or a folder made here.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -13,7 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -218,7 +220,26 @@ def _unpacked(lock: str, python: str, platform: str, note: Note) -> Path:
     folder = cache_dir() / "wheels" / digest([lock, python, platform, _CLEANING])
     if folder.is_dir():
         return folder
-    note(f"fetching {lock.count('==')} wheels for Python {python} on {platform}")
+    with _alone(folder.parent):
+        if not folder.is_dir():
+            note(f"fetching {lock.count('==')} wheels for Python {python} on {platform}")
+            _fill(folder, lock, python, platform)
+    return folder
+
+
+@contextmanager
+def _alone(top: Path) -> Iterator[None]:
+    """Let one process at a time fill the cache, and clear away what killed ones left there."""
+    with archive.translated(top):
+        top.mkdir(parents=True, exist_ok=True)
+        with (top / ".lock").open("w") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            for path in top.glob(f"{archive.UNFINISHED}*"):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            yield
+
+
+def _fill(folder: Path, lock: str, python: str, platform: str) -> None:
     with archive.fresh_folder(folder) as work:
         listing = work.with_name(f"{work.name}.lock")
         try:
@@ -230,7 +251,6 @@ def _unpacked(lock: str, python: str, platform: str, note: Note) -> Path:
             listing.unlink(missing_ok=True)
         _clean(work)
         check_machine(work, platform)
-    return folder
 
 
 def _run(command: list[str], python: str, platform: str) -> None:

@@ -1,4 +1,4 @@
-"""Files on disk: a crash leaves the old or the new, a zip is made of names and contents alone, no name leads outside."""
+"""Files on disk: a crash leaves old or new, a zip is made of names and contents alone, no name leads outside."""
 
 from __future__ import annotations
 
@@ -58,9 +58,14 @@ def test_a_fresh_folder_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
 
 def test_the_old_folder_stands_when_making_the_new_one_fails(tmp_path: Path) -> None:
     old = tree(tmp_path / "folder", {"old": "1"})
-    with pytest.raises(Crash), archive.fresh_folder(old) as work:
-        tree(work, {"new": "3"})
-        raise Crash
+
+    def crash() -> None:
+        with archive.fresh_folder(old) as work:
+            tree(work, {"new": "3"})
+            raise Crash
+
+    with pytest.raises(Crash):
+        crash()
     assert [path.name for path in tmp_path.rglob("*")] == ["folder", "old"]
 
 

@@ -103,7 +103,7 @@ def test_a_syntax_error_is_named_with_its_line(tmp_path: Path) -> None:
 
 def test_extending_what_is_not_there_is_said(tmp_path: Path) -> None:
     user = own(tmp_path, "docker/Dockerfile.j2", '{% extends "builtin/docker/Dockerfil.j2" %}\n')
-    with pytest.raises(Invalid, match="extends builtin/docker/Dockerfil.j2, which does not exist"):
+    with pytest.raises(Invalid, match=r"extends builtin/docker/Dockerfil\.j2, which does not exist"):
         rendered("docker", tmp_path, user)
 
 

@@ -23,7 +23,10 @@ PREFIX: Final = "io.modelrel."
 """Our reverse-DNS prefix for labels."""
 
 _SERVER: Final = ("uvicorn", "httptools", "uvloop", "msgspec")
-_TAG: Final = re.compile(r"[a-z0-9]+([._/:-]+[a-zA-Z0-9_]+)*", re.ASCII)
+# grammar: distribution, reference/regexp.go; here: [host[:port]/]path[:tag]
+_PATH: Final = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
+_HOST: Final = r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]+)?"
+_TAG: Final = re.compile(rf"(?:{_HOST}/)?{_PATH}(?:/{_PATH})*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}})?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

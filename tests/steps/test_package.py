@@ -72,7 +72,7 @@ def test_two_packagings_give_the_same_bytes(target: str, tmp_path: Path) -> None
 def test_nothing_of_this_machine_is_inside(target: str) -> None:
     found = tiny.delivered(target)
     content = everything(found)
-    here = [str(found.folder), os.path.expanduser("~") + "/", str(Path(__file__).parents[2]), str(wheels.cache_dir())]
+    here = [str(found.folder), f"{Path.home()}/", str(Path(__file__).parents[2]), str(wheels.cache_dir())]
     for trace in here:
         assert trace.encode() not in content
 

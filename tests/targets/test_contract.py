@@ -29,7 +29,8 @@ def test_its_tools_are_installed(target: str) -> None:
 @EACH
 def test_its_defaults_are_filled_in(target: str) -> None:
     chosen = TARGETS[target].options(PackageOptions())
-    assert chosen.python and chosen.platform
+    assert chosen.python
+    assert chosen.platform
 
 
 @EACH

@@ -85,7 +85,7 @@ def test_another_shape_is_wrong() -> None:
 
 
 def test_an_error_instead_of_an_answer_is_quoted() -> None:
-    with pytest.raises(Refused, match='answered with 500 {"error": "oh"}'):
+    with pytest.raises(Refused, match=r'answered with 500 \{"error": "oh"\}'):
         golden().judge_infer(Response(500, {}, b'{"error": "oh"}'))
 
 

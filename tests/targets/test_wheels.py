@@ -41,7 +41,7 @@ def test_the_lock_holds_a_hash_for_every_wheel() -> None:
 
 def test_the_lock_names_no_host_and_no_path() -> None:
     lock = wheels.fetch(WANTED, "3.13", "linux/amd64").lock
-    assert not re.search(r"://|file:|--index|--find-links|" + re.escape(os.path.expanduser("~")) + "/", lock)
+    assert not re.search(r"://|file:|--index|--find-links|" + re.escape(str(wheels.cache_dir().parent)) + "/", lock)
 
 
 def test_wheels_for_another_processor_are_of_that_processor() -> None:
@@ -110,6 +110,14 @@ def test_no_network_leaves_nothing_behind(own_cache: Path) -> None:
     with pytest.raises(Unavailable):
         wheels.fetch(WANTED, "3.13", "linux/amd64")
     assert not list(own_cache.rglob("*"))
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_what_a_killed_run_left_is_cleared_away(own_cache: Path) -> None:
+    left = own_cache / "wheels" / f"{archive.UNFINISHED}x" / "numpy"
+    left.mkdir(parents=True)
+    wheels.fetch(WANTED, "3.13", "linux/amd64")
+    assert not left.parent.exists()
 
 
 def test_a_python_without_wheels_is_one_sentence() -> None:

@@ -7,9 +7,9 @@ import json
 import os
 import shutil
 import tempfile
-from dataclasses import replace
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
