@@ -21,6 +21,7 @@ from modelrel.targets.process import ended, free_port, http_sender
 from modelrel.values import Image
 
 _PORT: Final = 8080
+_LABEL: Final = "io.modelrel.smoke"
 _CONNECT_S: Final = 30
 _BUILD_S: Final = 1800
 _HINT: Final = "Start one, or name it in DOCKER_HOST; without one, package stops after the build context."
@@ -169,6 +170,7 @@ class Engine:
         note(f"starting {image.tags[0]} (read-only root, user {STRICT['user']}, no capabilities)")
         container = None
         try:
+            self._clear_away()
             begun = time.perf_counter()
             container, addresses = self._start(image)
             with http_sender(addresses) as send:
@@ -188,12 +190,19 @@ class Engine:
                 with contextlib.suppress(docker.errors.APIError):
                     container.remove(force=True, v=True)
 
+    def _clear_away(self) -> None:
+        """Remove the containers of smoke tests on this machine that were killed."""
+        for container in self._client.containers.list(all=True, filters={"label": _LABEL}):
+            host, _, pid = container.labels[_LABEL].rpartition(":")
+            if host == os.uname().nodename and not _alive(pid):
+                container.remove(force=True, v=True)
+
     def _start(self, image: Image) -> tuple[Any, tuple[tuple[str, int], ...]]:
         """Start with a published port; where the engine has no network to publish from, on the host's network."""
         import docker
 
         here = self._host in ("localhost", "127.0.0.1")
-        settings = {**STRICT, "labels": {"io.modelrel.smoke": "1"}}
+        settings = {**STRICT, "labels": {_LABEL: f"{os.uname().nodename}:{os.getpid()}"}}
         address = "127.0.0.1" if here else ""
         container = self._client.containers.create(image.id, ports={f"{_PORT}/tcp": (address, None)}, **settings)
         try:
@@ -252,6 +261,16 @@ def _guarded(send: Send, container: Any) -> Send:
             raise ended(f"exit code {state['ExitCode']}", log) from None
 
     return guard
+
+
+def _alive(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, ValueError):
+        return False
+    return True
 
 
 def _check(event: Mapping[str, Any]) -> None:

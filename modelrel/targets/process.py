@@ -51,9 +51,12 @@ def started(folder: Path, program: Program, log: Path) -> Iterator[subprocess.Po
         "PYTHONSAFEPATH": "1",
         **program.variables,
     }
+    # where util-linux is there, the kernel ends it should we be killed
+    setpriv = shutil.which("setpriv")
+    leash = [setpriv, "--pdeathsig", "KILL"] if setpriv else []
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            [str(program.python), "-S", "-s", *program.arguments],
+            [*leash, str(program.python), "-S", "-s", *program.arguments],
             cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream,
             start_new_session=True,
         )  # fmt: skip

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
+import subprocess
 import sys
 import time
 import zipfile
@@ -169,6 +171,39 @@ def test_an_engine_that_is_gone_is_one_sentence(monkeypatch: pytest.MonkeyPatch)
 def test_the_process_is_gone_afterwards() -> None:
     smoke(process_package())
     assert not running("-m serving model --host 127.0.0.1")
+
+
+def killed(package: Package, folder: Path, word: str) -> None:
+    """Smoke-test in a process of its own, and kill that when it says `word`."""
+    (folder / "package.pickle").write_bytes(pickle.dumps(package))
+    script = (
+        "import pickle, sys; from modelrel.steps.smoke import smoke;"
+        "smoke(pickle.load(open(sys.argv[1], 'rb')), lambda line: print(line, flush=True))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(folder / "package.pickle")],
+        stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        while word not in process.stdout.readline():
+            assert process.poll() is None
+        process.kill()
+
+
+@pytest.mark.skipif(not shutil.which("setpriv"), reason="not on this platform: util-linux is not there")
+def test_the_server_dies_with_a_smoke_test_that_is_killed(tmp_path: Path) -> None:
+    killed(process_package(), tmp_path, "first right answer")
+    time.sleep(1)
+    assert not running("-m serving model --host 127.0.0.1")
+
+
+@pytest.mark.docker
+def test_the_next_smoke_test_removes_the_container_of_one_that_was_killed(tmp_path: Path) -> None:
+    package = tiny.delivered("docker", image=True)
+    killed(package, tmp_path, "first right answer")
+    smoke(package)
+    with tiny.engine() as engine:
+        assert not engine.containers.list(all=True, filters={"label": "io.modelrel.smoke"})
 
 
 def test_a_wrong_answer_is_refused_with_output_row_expected_and_got(tmp_path: Path) -> None:
