@@ -14,6 +14,8 @@ from modelrel.commands.call import Model, call, shared
 from modelrel.commands.model import Data, Force, Memory, Opset, Seconds
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from modelrel.steps.release import Release, ReleaseOptions
     from modelrel.values import PackageOptions, Promotion
 
@@ -104,6 +106,8 @@ def package(
     force: Force = False,
 ) -> None:  # fmt: skip
     """Lay out the verified copy for a target, and build the image where an engine answers."""
+    from rich.text import Text
+
     from modelrel.show import as_json, megabytes, table
 
     asked = targets(target)
@@ -114,12 +118,12 @@ def package(
     with call().release(model, _options(asked, "package" if force else "", given)) as release:
         made = [release.packaged(name) for name in asked]
         release.summary()
-        shown = []
+        shown: list[RenderableType] = []
         for one in made:
             parts = sorted(one.parts.items(), key=lambda part: -part[1])
             shown.append(table(f"{one.target}: {release.folder / one.artifact}", ("part", "size"),
                                [(name, megabytes(weight)) for name, weight in parts]))  # fmt: skip
-            shown += one.notes  # type: ignore[arg-type]
+        shown += [Text(f"• {note}") for note in release.notes()]
         call().result(
             {"packages": [{**as_json(one), "sha256": one.digest} for one in made], "folder": str(release.folder),
              "stages": about_model.results(release)},
@@ -221,6 +225,8 @@ def release(
 
 
 def _finish(run: Release, promotion: Promotion | None, summary: Path) -> None:
+    from rich.text import Text
+
     from modelrel.show import megabytes, table
 
     rows = [
@@ -238,9 +244,11 @@ def _finish(run: Release, promotion: Promotion | None, summary: Path) -> None:
             "changed": not same,
             "stages": about_model.results(run),
             "promotion": _promotion(promotion) if promotion else None,
+            "notes": run.notes(),
         },
         table(f"{label if run.located.kind == 'version' else run.located.name}",
               ("stage", "result", "what", "time", "size"), rows),
+        *(Text(f"• {note}") for note in run.notes()),
         f"{end}; every file with its sha256: {summary}",
     )  # fmt: skip
 

@@ -11,8 +11,10 @@ from modelrel.commands.call import Model, call, shared
 from modelrel.commands.settings import size
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from modelrel.steps.release import Release, ReleaseOptions
-    from modelrel.values import ConvertOptions, VerifyOptions
+    from modelrel.values import ConvertOptions, ParityReport, VerifyOptions
 
 To = Annotated[str, typer.Option("--to", metavar="FORMAT", help="The format of the copy: onnx.")]
 Force = Annotated[bool, typer.Option("--force", help="Do it again, even if it is up to date.")]
@@ -111,6 +113,12 @@ def results(release: Release) -> list[dict[str, Any]]:
     return [as_json(result) for result in release.results]
 
 
+def _said(parity: ParityReport) -> list[RenderableType]:
+    from rich.text import Text
+
+    return [Text(f"• {one}") for one in (*parity.converted.notes, *parity.findings)]
+
+
 def pull(model: Model, force: Force = False) -> None:
     """Fetch a version from the registry into the release folder."""
     from modelrel.show import as_json
@@ -148,6 +156,7 @@ def convert(
             {"converted": as_json(parity.converted), "parity": as_json(parity), "folder": str(release.folder),
              "stages": results(release)},
             parity_table(parity),
+            *_said(parity),
             f"wrote {parity.converted.path}",
         )  # fmt: skip
 
@@ -165,4 +174,5 @@ def verify(
     )  # fmt: skip
     with call().release(model, asked) as release:
         parity = release.parity()
-        call().result({"parity": as_json(parity), "stages": results(release)}, parity_table(parity))
+        shown = (parity_table(parity), *_said(parity))
+        call().result({"parity": as_json(parity), "stages": results(release)}, *shown)

@@ -270,6 +270,10 @@ class Release:
         self._end(stage, "done", f"{kind} {planned.to}: {was} → {planned.version}", start)
         return done
 
+    def notes(self) -> list[str]:
+        """Return the sentences that the stages leave for the user: how to build, how to deploy, what to know."""
+        return [note for value in self._done.values() for note in getattr(value, "notes", ())]
+
     def summary(self) -> Path:
         """Write `release.json`, which names every file of the release with its sha256; return its path."""
         files: dict[str, File] = {}
