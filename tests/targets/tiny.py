@@ -164,10 +164,9 @@ def place() -> Path:
 @cache
 def delivered(target: str, *, image: bool = False, python: str = "") -> Package:
     """Return the small model, packaged (once per run); `image` asks for one built on the base image."""
-    parity = verified(place() / f"{target}-{image}-{python}")
-    if image:
-        return package(parity, target, image_options())
-    return package(parity, target, PackageOptions(render_only=True, python=python))
+    # the skip for a missing engine comes before anything is laid out
+    options = image_options() if image else PackageOptions(render_only=True, python=python)
+    return package(verified(place() / f"{target}-{image}-{python}"), target, options)
 
 
 def image_options(**changes: object) -> PackageOptions:
