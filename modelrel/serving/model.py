@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import numpy as np
-import onnxruntime
 
 from .manifest import BrokenModel, Golden, Manifest, TensorSpec, inside, read_manifest
 from .tensors import DTYPES, ONNX_TYPES, Array
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    import onnxruntime
 
 __all__ = ["BrokenModel", "InferenceFailed", "Model", "load_model"]
 
@@ -82,6 +84,11 @@ def load_model(folder: str | Path, threads: int | None = None) -> Model:
 
 
 def _session(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
+    # From 1.31 on, onnxruntime on Linux reports to its maker and keeps an identifier in the home folder. A released
+    # model tells nobody where it runs; who wants that can set the variable to 0. It is read when the library loads.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _WARNINGS_OFF
     options.intra_op_num_threads = threads or 1
