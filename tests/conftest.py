@@ -105,6 +105,15 @@ def own_registry(sqlite_registry: str, tmp_path: Path) -> str:
     return f"sqlite:///{copy}"
 
 
+@pytest.fixture(scope="session")
+def base_image() -> str:
+    """The image that engine tests build on; `.ci/docker.sh` makes it and names it."""
+    name = os.environ.get("MODELREL_TEST_BASE_IMAGE", "")
+    if not name:
+        pytest.skip("MODELREL_TEST_BASE_IMAGE names no base image: run `. .ci/docker.sh` first")
+    return name
+
+
 def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))

@@ -165,7 +165,8 @@ def smoke(
         "templates": templates,
     }  # fmt: skip
     with call().release(model, _options(asked, "smoke" if force else "", given)) as release:
-        reports = [release.smoked(name) for name in asked]
+        # `package` may have been told options that this command was not: what was built is what is smoked
+        reports = [release.smoked(name, as_packaged=not any(given.values())) for name in asked]
         release.summary()
         shown = [
             table(f"{report.package.target}, by {report.runner}", ("check", "seen"),

@@ -47,6 +47,11 @@ def folder(parity: ParityReport, target: str) -> Path:
     return parity.source.folder / parity.converted.format / target
 
 
+def stands(package: Package, options: PackageOptions) -> bool:
+    """Return whether what a packaging left outside the release folder (an image) is still there."""
+    return _target(package.target).stands(package, options)
+
+
 def tools(target: str, options: PackageOptions) -> Mapping[str, str]:
     """Return what else decides the bytes: versions, and digests of the templates and of the serving folder."""
     room = _target(target)

@@ -111,6 +111,7 @@ class _Stage(Generic[Value]):
     kind: type[Value]
     key: str
     parents: Mapping[str, object]
+    holds: Callable[[Value], bool] = lambda _: True
 
 
 class Release:
@@ -195,12 +196,13 @@ class Release:
             Package,
             self._key("package", parity, asked, package_step.tools(target, options)),
             {"parity": parity},
+            lambda package: package_step.stands(package, options),
         )
         return self._step(stage, lambda: package_step.package(parity, target, options, self.listener.note))
 
-    def smoked(self, target: str) -> SmokeReport:
-        """Smoke-test the built artifact of one target."""
-        package = self.packaged(target)
+    def smoked(self, target: str, *, as_packaged: bool = False) -> SmokeReport:
+        """Smoke-test the built artifact of one target; `as_packaged` takes the package on disk, however made."""
+        package = (self._packaged_before(target) if as_packaged else None) or self.packaged(target)
         stage = _Stage(
             f"smoke {target}",
             self.folder / self.options.format / target / "SmokeReport.json",
@@ -209,6 +211,13 @@ class Release:
             {"package": package},
         )
         return self._step(stage, lambda: smoke_step.smoke(package, self.listener.note))
+
+    def _packaged_before(self, target: str) -> Package | None:
+        record = self.folder / self.options.format / target / "Package.json"
+        found = records.read(Package, record, parity=self.parity())
+        if found is None or not package_step.stands(found, PackageOptions(render_only=True)):
+            return None
+        return self._skip(f"package {target}", found)
 
     def evidence(self) -> tuple[SmokeReport, ...]:
         """Return the smoke reports on disk, one for each packaged target, without making anything.
@@ -311,7 +320,7 @@ class Release:
             return self._done[stage.name]  # type: ignore[return-value]
         if stage.name.partition(" ")[0] not in self.options.force:
             found = records.read(stage.kind, stage.record, stage.key, **dict(stage.parents))
-            if found is not None:
+            if found is not None and stage.holds(found):
                 return self._skip(stage.name, found)
         start = self._begin(stage.name)
         # what is about to be replaced must not be described by an old record if we die half-way

@@ -14,10 +14,11 @@ from typing import Final
 from modelrel import archive, render, wheels
 from modelrel.errors import Invalid, Refused
 from modelrel.targets import function, payload
-from modelrel.targets.delivery import Draft, Note, Places, Running
+from modelrel.targets.delivery import Draft, Note, Places, Running, always
 from modelrel.values import Package, PackageOptions, ParityReport
 
 TOOLS: Final = ("modelrel", "onnxruntime", "numpy", "jinja2", "uv")
+stands = always  # the zip is all there is
 
 PYTHONS: Final = ("3.12", "3.13", "3.14")
 """The runtimes on Amazon Linux 2023; older ones have a glibc that onnxruntime cannot be loaded with."""

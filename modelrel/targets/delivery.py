@@ -63,6 +63,11 @@ class Running:
     settled: Callable[[], None] = lambda: None
 
 
+def always(_package: Package, _options: PackageOptions) -> bool:
+    """Return True: the `stands` of a target that leaves nothing outside the release folder."""
+    return True
+
+
 class Target(Protocol):
     """A way to deliver; modules satisfy it, mypy checks each one.
 
@@ -83,6 +88,9 @@ class Target(Protocol):
 
     def assemble(self, parity: ParityReport, options: PackageOptions, places: Places, note: Note) -> Draft:
         """Lay out the delivery."""
+
+    def stands(self, package: Package, options: PackageOptions) -> bool:
+        """Return whether what was built outside the release folder is still there."""
 
     def launch(self, package: Package, note: Note) -> AbstractContextManager[Running]:
         """Start what was built."""

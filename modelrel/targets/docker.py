@@ -173,6 +173,18 @@ def _build(
         return engine.build(context, _tags(parity, options), options.base_image, options.platform, note), ()
 
 
+def stands(package: Package, options: PackageOptions) -> bool:
+    """Return whether the image is in the engine; without one, whether there still is no engine to build it."""
+    if package.image is None and options.render_only:
+        return True
+    try:
+        engine = Engine.connect()
+    except Unavailable:
+        return True
+    with engine:
+        return package.image is not None and engine.holds(package.image)
+
+
 @contextmanager
 def launch(package: Package, note: Note) -> Iterator[Running]:
     """Start the image in the engine; where none was built, the context as a plain process."""

@@ -7,9 +7,9 @@ import os
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from modelrel import archive
 from modelrel.errors import Invalid, Refused, Unavailable
 from modelrel.targets.delivery import Note, Response, Running, Send
-from modelrel.targets.process import ended, free_port, http_sender
+from modelrel.targets.process import Program, Started, ended, free_port, http_sender
 from modelrel.values import Image
 
 _PORT: Final = 8080
@@ -73,8 +73,18 @@ class Engine:
         """Close the connection."""
         self._client.close()
 
-    def have_base(self, base: str, platform: str, python: str, note: Note) -> None:
-        """Make sure that the base image is in the engine, pulling it where it is not.
+    def holds(self, image: Image) -> bool:
+        """Return whether a built image still is in the engine."""
+        import docker
+
+        try:
+            self._client.images.get(image.id)
+        except docker.errors.ImageNotFound:
+            return False
+        return True
+
+    def have_base(self, base: str, platform: str, python: str, note: Note) -> str:
+        """Make sure that the base image is in the engine, pulling it where it is not; return its digest.
 
         Raises `Unavailable` where it cannot be had, `Invalid` where it states another Python than `python`.
         """
@@ -95,6 +105,7 @@ class Engine:
                 f"the base image {base} holds Python {version}, the wheels are for {python}",
                 f"Package with --python {'.'.join(version.split('.')[:2])}, or with another --base-image.",
             )
+        return str(found.id)
 
     def _find(self, name: str, platform: str) -> Any:
         import docker
@@ -159,7 +170,6 @@ class Engine:
     def run(self, image: Image, note: Note) -> Iterator[Running]:
         """Run an image under `STRICT`, and remove the container when the block ends, however it ends."""
         import docker
-        from requests.exceptions import RequestException
 
         try:
             self._client.images.get(image.id)
@@ -168,11 +178,9 @@ class Engine:
                 f"the image {image.tags[0]} is not in the engine any more", "Build it again: modelrel package --force."
             ) from error
         note(f"starting {image.tags[0]} (read-only root, user {STRICT['user']}, no capabilities)")
-        container = None
-        try:
-            self._clear_away()
+        with self._containers() as begin:
             begun = time.perf_counter()
-            container, addresses = self._start(image)
+            container, addresses = self._serve(image, begin)
             with http_sender(addresses) as send:
                 yield Running(
                     runner="image",
@@ -181,12 +189,64 @@ class Engine:
                     memory_bytes=lambda: _memory(container.stats(stream=False)),
                     log=lambda: _log(container),
                 )
+
+    @contextmanager
+    def run_program(self, image: str, program: Program, folders: Mapping[str, Path]) -> Iterator[Started]:
+        """Run a program in an image under `STRICT`, on this machine's network; remove the container in the end.
+
+        `folders` are those of this machine that it sees, read-only, by where it sees them; it runs in the first.
+        Raises `Unavailable` where the engine is on another machine, or does not see the folders.
+        """
+        from docker.types import Mount
+
+        if not self._here:
+            raise Unavailable("the container engine is on another machine", "Use one on this machine.")
+        place = PurePosixPath(next(iter(folders)))
+        settings: dict[str, Any] = {
+            "entrypoint": program.words[:1],
+            "command": program.words[1:],
+            "environment": program.environment(place),
+            "working_dir": str(place),
+            "network_mode": "host",
+            # a folder that the engine does not see is an error for a mount; a volume would be made, empty
+            "mounts": [Mount(at, str(folder), type="bind", read_only=True) for at, folder in folders.items()],
+            # SELinux would forbid our folders to the container
+            "security_opt": [*STRICT["security_opt"], "label=disable"],
+        }
+        with self._containers() as begin:
+            begun = time.perf_counter()
+            container = begin(image, **settings)
+            yield Started(
+                runner="engine",
+                at=begun,
+                exit_code=lambda: _exit_code(container),
+                memory_bytes=lambda: _memory(container.stats(stream=False)),
+                log=lambda: _log(container),
+            )
+
+    @contextmanager
+    def _containers(self) -> Iterator[Callable[..., Any]]:
+        """Give a function that starts a container under `STRICT`; remove what it started when the block ends."""
+        import docker
+        from requests.exceptions import RequestException
+
+        containers = []
+
+        def begin(image: str, **settings: Any) -> Any:
+            labels = {_LABEL: f"{os.uname().nodename}:{os.getpid()}"}
+            containers.append(self._client.containers.create(image, **{**STRICT, "labels": labels, **settings}))
+            containers[-1].start()
+            return containers[-1]
+
+        try:
+            self._clear_away()
+            yield begin
         except (docker.errors.APIError, RequestException) as error:
             raise Unavailable(
                 f"the engine cannot run the image: {_reason(error)}", "See the engine's own log."
             ) from error
         finally:
-            if container is not None:
+            for container in containers:
                 with contextlib.suppress(docker.errors.APIError):
                     container.remove(force=True, v=True)
 
@@ -197,35 +257,23 @@ class Engine:
             if host == os.uname().nodename and not _alive(pid):
                 container.remove(force=True, v=True)
 
-    def _start(self, image: Image) -> tuple[Any, tuple[tuple[str, int], ...]]:
+    def _serve(self, image: Image, begin: Callable[..., Any]) -> tuple[Any, tuple[tuple[str, int], ...]]:
         """Start with a published port; where the engine has no network to publish from, on the host's network."""
         import docker
 
-        here = self._host in ("localhost", "127.0.0.1")
-        settings = {**STRICT, "labels": {_LABEL: f"{os.uname().nodename}:{os.getpid()}"}}
-        address = "127.0.0.1" if here else ""
-        container = self._client.containers.create(image.id, ports={f"{_PORT}/tcp": (address, None)}, **settings)
-        try:
-            container.start()
+        address = "127.0.0.1" if self._here else ""
+        with contextlib.suppress(docker.errors.APIError):
+            container = begin(image.id, ports={f"{_PORT}/tcp": (address, None)})
             addresses = _published(container, self._host)
-        except docker.errors.APIError:
-            addresses = ()
-        except BaseException:
+            if addresses:
+                return container, addresses
             container.remove(force=True, v=True)
-            raise
-        if addresses:
-            return container, addresses
-        container.remove(force=True, v=True)
         port = free_port()
-        container = self._client.containers.create(
-            image.id, network_mode="host", environment={"PORT": str(port)}, **settings
-        )
-        try:
-            container.start()
-        except BaseException:
-            container.remove(force=True, v=True)
-            raise
-        return container, ((self._host, port),)
+        return begin(image.id, network_mode="host", environment={"PORT": str(port)}), ((self._host, port),)
+
+    @property
+    def _here(self) -> bool:
+        return self._host in ("localhost", "127.0.0.1")
 
 
 def _settings() -> dict[str, str]:
@@ -248,19 +296,26 @@ def _guarded(send: Send, container: Any) -> Send:
         try:
             return send(method, path, headers, body)
         except ConnectionError:
-            container.reload()
-            state = container.attrs["State"]
-            if state["Status"] not in ("exited", "dead"):
+            code = _exit_code(container)
+            if code is None:
                 raise
-            log = _log(container)
-            if "exec format error" in log:
-                raise Unavailable(
-                    "the image is for another processor than the engine's",
-                    "Smoke it on such a machine, or set up emulation (qemu-user-static).",
-                ) from None
-            raise ended(f"exit code {state['ExitCode']}", log) from None
+            raise ended(f"exit code {code}", _log(container)) from None
 
     return guard
+
+
+def _exit_code(container: Any) -> int | None:
+    """Return the exit code of a container, None while it runs; raises `Unavailable` where it could not run at all."""
+    container.reload()
+    state = container.attrs["State"]
+    if state["Status"] not in ("exited", "dead"):
+        return None
+    if "exec format error" in _log(container):
+        raise Unavailable(
+            "the image is for another processor than the engine's",
+            "Smoke it on such a machine, or set up emulation (qemu-user-static).",
+        )
+    return int(state["ExitCode"])
 
 
 def _alive(pid: str) -> bool:

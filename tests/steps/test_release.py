@@ -277,3 +277,23 @@ def test_somebody_who_moves_the_alias_meanwhile_is_noticed(
     done = release(run, own_registry, "--promote", "champion", model="flowers/2")
     assert done.code == 5, done.out
     assert "version 3 now" in done.json["error"]["message"]
+
+
+@pytest.mark.docker
+def test_an_image_that_was_removed_is_built_again_and_its_options_are_remembered(
+    run: Run, own_registry: str, base_image: str
+) -> None:
+    words = ("flowers/2", "-t", "docker", "--registry", own_registry, "--json")
+    tag = "modelrel-test-removed:1"
+    first = run("package", *words, "--base-image", base_image, "--tag", tag)
+    assert first.code == 0, first.out + first.err
+    # neither the base image nor the tag is said again: what was built is what is smoked
+    assert outcomes(run("smoke", *words)) == {
+        "pull": "up to date", "convert onnx": "up to date", "verify onnx": "up to date",
+        "package docker": "up to date", "smoke docker": "done",
+    }  # fmt: skip
+    subprocess.run(["docker", "image", "rm", "--force", tag], check=True, capture_output=True)
+    again = run("package", *words, "--base-image", base_image, "--tag", tag)
+    assert outcomes(again)["package docker"] == "done"
+    assert again.json["packages"][0]["image"]["tags"] == [tag]
+    subprocess.run(["docker", "image", "rm", "--force", tag], check=True, capture_output=True)
