@@ -14,6 +14,7 @@ travel in .npz files whose names the request gives. Everything printed goes to s
 from __future__ import annotations
 
 import ctypes
+import io
 import json
 import os
 import resource
@@ -172,6 +173,8 @@ def _take_over() -> tuple[IO[bytes], IO[bytes]]:
     os.dup2(nothing, 0)
     os.dup2(2, 1)
     os.close(nothing)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # what it printed before a crash is what explains the crash
     return requests, replies
 
 

@@ -1,68 +1,49 @@
-"""Small real models, trained, logged with MLflow, and laid out as `pull` leaves them."""
+"""Small real models: trained, logged with MLflow, laid out as `pull` leaves them; and compared without a worker."""
 
 from __future__ import annotations
 
-import json
+import pickle
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from modelrel import archive
+import numpy as np
+
+from modelrel import archive, tensors
+from modelrel.flavors import FLAVORS
+from modelrel.formats import FORMATS, Order
+from modelrel.probes import rows
+from modelrel.probes.generated import Maker
+from modelrel.registry import mlmodel
+from modelrel.tensors import Array
 from modelrel.values import Signature, SourceModel, TensorSpec
 
-_TYPES = {
-    "boolean": "BOOL",
-    "integer": "INT32",
-    "long": "INT64",
-    "float": "FP32",
-    "double": "FP64",
-    "string": "BYTES",
-}
-_DTYPES = {
-    "float32": "FP32",
-    "float64": "FP64",
-    "int64": "INT64",
-    "int32": "INT32",
-    "bool": "BOOL",
-    "object": "BYTES",
-    "str": "BYTES",
-}
+Flavor = Literal["sklearn", "xgboost", "lightgbm"]
 
 
-def logged(
-    model: Any,
-    data: Any,
-    folder: Path,
-    *,
-    flavor: Literal["sklearn", "xgboost", "lightgbm"] = "sklearn",
-    **options: Any,
-) -> SourceModel:
+def logged(model: Any, data: Any, folder: Path, *, flavor: Flavor = "sklearn", **options: Any) -> SourceModel:
     """Log `model` with its flavor below `folder`, with the signature and the first rows of `data`."""
     import mlflow
     from mlflow.models import infer_signature
 
     options.setdefault("input_example", data[:5])
+    if flavor == "sklearn":
+        options.setdefault("serialization_format", "cloudpickle")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        if flavor == "sklearn":
-            options.setdefault("serialization_format", "cloudpickle")
+        options.setdefault("signature", infer_signature(data))
+        # Named requirements spare MLflow the process in which it finds them out.
         getattr(mlflow, flavor).save_model(
-            model,
-            folder / "source",
-            signature=infer_signature(data),
-            pip_requirements=["scikit-learn==1.9.1", "xgboost==3.2.0", "lightgbm==4.7.0"],
-            **options,
+            model, folder / "source", pip_requirements=["scikit-learn==1.9.1", "numpy"], **options
         )
     return pulled(folder, flavor)
 
 
 def pulled(folder: Path, flavor: str, name: str = "churn", version: str = "7") -> SourceModel:
     """Return the value that `pull` makes of the MLflow model in `folder / "source"`."""
-    import yaml
-
     top = folder / "source"
-    said = yaml.safe_load((top / "MLmodel").read_text())
-    example = (said.get("saved_input_example_info") or {}).get("artifact_path", "")
+    said = mlmodel.read(top)
     return SourceModel(
         folder=folder,
         name=name,
@@ -70,33 +51,159 @@ def pulled(folder: Path, flavor: str, name: str = "churn", version: str = "7") -
         uri=f"models:/{name}/{version}",
         registry="sqlite:///mlflow.db",
         flavor=flavor,
-        flavors=tuple(said["flavors"]),
-        signature=_signature(said.get("signature")),
+        flavors=said.flavors,
+        signature=said.signature,
         run_id="0123456789abcdef0123456789abcdef",
-        input_example=example,
+        input_example=said.input_example,
         files=archive.describe_tree(top, folder),
     )
 
 
-def _signature(said: dict[str, Any] | None) -> Signature | None:
-    if said is None:
-        return None
-    entries = json.loads(said["inputs"])
-    if entries[0]["type"] != "tensor":
+def by_hand(folder: Path, content: bytes, requirements: str = "") -> SourceModel:
+    """Return a scikit-learn model whose pickle is `content`, without MLflow: for pickles that are hostile."""
+    top = folder / "source"
+    top.mkdir(parents=True)
+    (top / "model.pkl").write_bytes(content)
+    (top / "requirements.txt").write_text(requirements)
+    (top / "MLmodel").write_text(
+        "flavors:\n  python_function:\n    loader_module: mlflow.sklearn\n"
+        "  sklearn:\n    pickled_model: model.pkl\n    serialization_format: pickle\n"
+        'signature:\n  inputs: \'[{"type": "double", "name": "x", "required": true}]\'\n'
+    )
+    return pulled(folder, "sklearn")
+
+
+class Runs:
+    """An object whose unpickling runs a line of Python."""
+
+    def __init__(self, code: str) -> None:
+        self.code = code
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return (exec, (self.code,))
+
+
+def hostile(folder: Path, code: str) -> SourceModel:
+    """Return a model whose pickle runs `code` when it is loaded."""
+    return by_hand(folder, pickle.dumps(Runs(code)))
+
+
+def signature_of(data: Any) -> Signature:
+    """Return the signature that MLflow infers for a data frame or an array."""
+    if hasattr(data, "columns"):
+        kinds = {name: str(dtype) for name, dtype in data.dtypes.items()}
+        names = {"float64": "FP64", "float32": "FP32", "int64": "INT64", "int32": "INT32", "bool": "BOOL"}
         return Signature(
             kind="columns",
             inputs=tuple(
-                TensorSpec(
-                    name=entry["name"],
-                    datatype=_TYPES[entry["type"]],
-                    shape=(-1, 1),
-                    required=entry.get("required", True),
-                )
-                for entry in entries
+                TensorSpec(name=str(name), datatype=names.get(kind, "BYTES"), shape=(-1, 1))
+                for name, kind in kinds.items()
             ),
         )
-    tensor = entries[0]["tensor-spec"]
-    spec = TensorSpec(
-        name=entries[0].get("name", "input"), datatype=_DTYPES[tensor["dtype"]], shape=tuple(tensor["shape"])
+    kind = tensors.datatype(np.asarray(data).dtype)
+    return Signature(kind="tensor", inputs=(TensorSpec(name="input", datatype=kind, shape=(-1, *data.shape[1:])),))
+
+
+@dataclass
+class Compared:
+    """How far a copy is from its original, over generated rows that the original answers."""
+
+    rows: int
+    sources: set[str]
+    labels: int
+    numbers: float
+    notes: tuple[str, ...]
+    content: bytes
+    description: dict[str, Any]
+
+
+def compared(model: Any, data: Any, folder: Path, flavor: Flavor = "sklearn", count: int = 400) -> Compared:
+    """Convert `model` in this process, and compare every row that the original answers."""
+    (folder / "MLmodel").write_text(f"flavors:\n  {flavor}: {{}}\n  python_function: {{}}\n")
+    room, format_ = FLAVORS[flavor], FORMATS["onnx"]
+    signature = signature_of(data)
+    real = rows.fitted(data[:5], signature, "test")
+    found = room.predict(model, real, signature)
+    order = Order(
+        flavor=flavor,
+        signature=signature,
+        answers=room.answers(model, folder),
+        shapes={
+            name: TensorSpec(name=name, datatype=tensors.datatype(array.dtype), shape=(-1, *array.shape[1:]))
+            for name, array in found.items()
+        },
     )
-    return Signature(kind="tensor", inputs=(spec,))
+    path = folder / "model.onnx"
+    said = dict(format_.convert(model, order, path))
+    format_.check(path)
+    hints: Any = said["hints"]
+    maker = Maker(signature, real, hints, 0)
+    groups = [*maker.usual(count), *maker.thresholds(), *maker.missing(), *maker.unseen()]
+    asked, originals, sources = _answered(room, model, signature, groups)
+    answers = format_.load(path)(asked)
+    numbers, labels = 0.0, 0
+    for name, array in answers.items():
+        assert originals[name].shape == array.shape, name
+        if array.dtype.kind == "f":
+            over = tensors.errors(originals[name], array)
+            numbers = max(numbers, float(np.minimum(*over).max()))
+        else:
+            labels += int(tensors.disagree(originals[name], array).sum())
+    notes: Any = said["notes"]
+    return Compared(tensors.rows(asked), sources, labels, numbers, tuple(notes), path.read_bytes(), said)
+
+
+def _answered(
+    room: Any, model: Any, signature: Signature, groups: Any
+) -> tuple[dict[str, Array], dict[str, Array], set[str]]:
+    """Return the groups that the original answers, a row alone where a group makes it raise."""
+    inputs, outputs, sources = [], [], set()
+    for group in groups:
+        whole = range(tensors.rows(group.rows))
+        pieces = [np.array(whole)] if group.source != "unseen" else [np.array([row]) for row in whole]
+        for piece in pieces:
+            asked = tensors.take(group.rows, piece)
+            try:
+                outputs.append(room.predict(model, asked, signature))
+            except (ValueError, AttributeError):
+                continue
+            inputs.append(asked)
+            sources.add(group.source)
+    return tensors.stack(inputs), tensors.stack(outputs), sources
+
+
+def people(count: int = 300) -> tuple[Any, Any, Any]:
+    """Return a data frame with text, whole, real, float32 and bool columns and gaps; a class; a number."""
+    import pandas as pd
+
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "the age": random.integers(18, 80, count),
+            "in.come (k)": random.normal(50, 20, count),
+            "plan": random.choice(["basic", "pro", "é c"], count),
+            "flag": random.random(count) > 0.5,
+            "n2": random.normal(0, 1, count).astype("float32"),
+        }
+    )
+    frame.loc[::7, "in.come (k)"] = np.nan
+    stays = (frame["the age"] > 40) ^ (frame["plan"] == "pro") ^ (random.random(count) < 0.1)
+    number = frame["the age"] * 2 + frame["in.come (k)"].fillna(50) + random.normal(0, 1, count)
+    return frame, np.where(stays, "stays", "churns"), number.to_numpy()
+
+
+def prepared() -> Any:
+    """Return the usual preparation of `people`: imputed and scaled numbers, one-hot text, the flag as it is."""
+    from sklearn.compose import ColumnTransformer
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    numbers = make_pipeline(SimpleImputer(strategy="median"), StandardScaler())
+    return ColumnTransformer(
+        [
+            ("numbers", numbers, ["the age", "in.come (k)", "n2"]),
+            ("words", OneHotEncoder(handle_unknown="ignore"), ["plan"]),
+            ("flags", "passthrough", ["flag"]),
+        ]
+    )

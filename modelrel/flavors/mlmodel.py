@@ -103,7 +103,7 @@ def _outdated(error: AttributeError, path: Path) -> ModelrelError:
             "It was made with other versions of its libraries; install those of its requirements.txt.",
         )
     name, module = found.groups()
-    if module == "__main__":
+    if module in ("__main__", "modelrel.worker"):  # the worker is the main module here
         return Refused(
             f"the model uses {name}, which was defined in its training script",
             "Move it to a module and log the model with code_paths=[...].",

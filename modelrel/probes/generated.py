@@ -17,7 +17,9 @@ from modelrel.tensors import NUMPY, Array, Tensors
 from modelrel.values import Signature, TensorSpec
 
 WORDS: Final = ("never seen", "", " ", "É", "naïve Straße", "北京", "a" * 200, "0", "nan", "None", "two  words", "x\ty")
-_MAX_THRESHOLDS: Final = 6000
+_MAX_THRESHOLDS: Final = 3000
+_THRESHOLD_ROWS: Final = 2000
+_REPEATS: Final = 32
 _FRACTIONS: Final = (0.02, 0.3)
 
 
@@ -109,7 +111,7 @@ class Maker:
         ]
 
     def thresholds(self) -> list[Group]:
-        """Return rows exactly at, one step below and one step above each split threshold, in the input's dtype."""
+        """Return rows at, just below and just above each split threshold, in the input's dtype."""
         pairs = [
             (index, threshold) for index, feature in enumerate(self.features) for threshold in feature.hint.thresholds
             if feature.kind in "fiu"
@@ -117,11 +119,16 @@ class Maker:
         if not pairs:
             return []
         picked = np.unique(np.linspace(0, len(pairs) - 1, min(len(pairs), _MAX_THRESHOLDS)).astype(int))
-        chosen = [pairs[number] for number in picked]
-        columns = [self._drawn(feature, 3 * len(chosen)) for feature in self.features]
-        for row, (index, threshold) in enumerate(chosen):
-            for step, value in enumerate(_around(threshold, NUMPY[self.features[index].spec.datatype])):
-                columns[index][3 * row + step] = value
+        chosen = [
+            (index, value)
+            for index, threshold in (pairs[number] for number in picked)
+            for value in _around(threshold, NUMPY[self.features[index].spec.datatype])
+        ]
+        # One route may end alike on both sides of a split: few thresholds are asked with many other rows.
+        chosen *= int(np.clip(_THRESHOLD_ROWS // len(chosen), 1, _REPEATS))
+        columns = [self._drawn(feature, len(chosen)) for feature in self.features]
+        for row, (index, value) in enumerate(chosen):
+            columns[index][row] = value
         return [Group("thresholds", self._rows(columns))]
 
     def missing(self) -> list[Group]:
@@ -268,13 +275,20 @@ def _into(values: Array, dtype: np.dtype[Any]) -> Array:
 
 
 def _around(threshold: float, dtype: np.dtype[Any]) -> list[Any]:
-    """Return the values of `dtype` just below, at (or nearest to), and just above a float64 threshold."""
+    """Return the values of `dtype` just below, at (or nearest to), and just above a float64 threshold.
+
+    A float64 input gets the float32 values on both sides too: many models round what they read to float32.
+    """
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)
         near = np.floor(threshold) + np.array([-1, 0, 1])
         return list(np.clip(near, limits.min, min(limits.max, 2**62)).astype(dtype))
-    near = dtype.type(threshold)
-    return [np.nextafter(near, dtype.type(-np.inf)), near, np.nextafter(near, dtype.type(np.inf))]
+    steps = []
+    for kind in (dtype, np.dtype(np.float32))[: 2 if dtype == np.float64 else 1]:
+        with np.errstate(over="ignore"):
+            middle = kind.type(threshold)
+        steps += [np.nextafter(middle, kind.type(-np.inf)), middle, np.nextafter(middle, kind.type(np.inf))]
+    return [value for value in steps if np.isfinite(value)]
 
 
 def _strangers(feature: Feature) -> list[Any]:

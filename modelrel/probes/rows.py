@@ -113,12 +113,18 @@ def _plain(values: list[Any]) -> Array:
     return array
 
 
+def _flat(values: Any) -> list[Any]:
+    """Return a column given as [1, 2], as [[1], [2]], or as an array."""
+    listed = values.tolist() if isinstance(values, np.ndarray) else list(values)
+    return [item[0] if isinstance(item, list) and len(item) == 1 else item for item in listed]
+
+
 def _columns(content: Any, signature: Signature, where: str) -> dict[str, Array]:
     import pandas as pd
 
     names = [spec.name for spec in signature.inputs]
     if isinstance(content, Mapping):
-        content = pd.DataFrame({name: _plain(list(np.ravel(value))) for name, value in content.items()})
+        content = pd.DataFrame({name: _plain(_flat(value)) for name, value in content.items()})
     if not isinstance(content, pd.DataFrame):
         array = np.asarray(_plain(content) if isinstance(content, list) else content)
         if array.ndim != 2 or array.shape[1] != len(names):

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from modelrel import __version__, archive, extras, tensors
+from modelrel import __version__, archive, extras, records, tensors
 from modelrel.environments import Limits, Worker
 from modelrel.errors import Refused
 from modelrel.formats import FORMATS
@@ -45,9 +45,11 @@ def verify(
     """Compare the copy with the original on real and generated rows, and return the proof.
 
     Writes `golden.json` and `modelrel.json` beside the copy. Raises `Refused` where they differ, after writing
-    what was measured to `ParityReport.refused.json`; `Invalid` where `options.data` does not fit the signature.
+    what was measured to `ParityReport.refused.json`, or where the copy is not the recorded one; `Invalid` where
+    `options.data` does not fit the signature.
     """
     source = converted.source
+    records.intact(converted)
     limits = Limits(seconds=options.seconds, memory_bytes=options.memory_bytes)
     with Worker(source, limits) as worker:
         worker.start()  # it loads while the rows are made and onnxruntime loads the copy

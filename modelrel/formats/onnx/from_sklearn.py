@@ -21,6 +21,7 @@ def write(native: Any, order: Order) -> Core:
     """Return the converted core; raises `Refused` for an estimator that has no exact converter."""
     from skl2onnx.common.exceptions import MissingConverter, MissingShapeCalculator
 
+    native = _searched(copy.copy(native))
     known_faults.refuse(native)
     sklearn_trees.register()
     merged = order.signature.kind == "tensor" or not _reads_columns(native, order)
@@ -64,6 +65,16 @@ def _converted(native: Any, order: Order, merged: bool, double: bool) -> onnx.Mo
     declared = (("", order.opset or NEWEST), (DOMAIN_ML, ML_TREES if trees else ML))
     model.opset_import.extend([*(onnx.helper.make_opsetid(*entry) for entry in declared), *others])
     return model
+
+
+def _searched(native: Any) -> Any:
+    """Return the estimator that a finished search predicts with, in the place of the search."""
+    while hasattr(native, "best_estimator_"):
+        native = native.best_estimator_
+    if hasattr(native, "steps"):
+        native = copy.copy(native)
+        native.steps = [(name, _searched(step)) for name, step in native.steps]
+    return native
 
 
 def _plain_texts(native: Any) -> Any:

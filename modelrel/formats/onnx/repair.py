@@ -122,6 +122,6 @@ def _results(node: NodeProto, types: dict[str, int], opsets: dict[str, int]) -> 
             given,
             opset_imports=[helper.make_opsetid(domain, version) for domain, version in opsets.items()],
         )
-    except onnx.shape_inference.InferenceError:
+    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError):
         return {}
     return {name: kind.tensor_type.elem_type for name, kind in inferred.items()}
