@@ -71,7 +71,8 @@ def _environment(home: Path) -> dict[str, str]:
         kept["PYTHONPATH"] = str(root)
     private = {name: str(home) for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME", "MPLCONFIGDIR")}
     # HOME is private, so the user's own site-packages are named apart; a fixed hash seed gives stable bytes.
-    return {**kept, **private, "PYTHONUSERBASE": site.getuserbase(), "PYTHONHASHSEED": "0", "PYTHONUTF8": "1"}
+    fixed = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "ORT_DISABLE_TELEMETRY": "1"}
+    return {**kept, **private, **fixed, "PYTHONUSERBASE": site.getuserbase()}
 
 
 def _family(pid: int) -> list[int]:

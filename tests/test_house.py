@@ -45,3 +45,9 @@ def test_only_the_command_line_the_demo_and_the_server_print() -> None:
         and re.search(r"^\s*print\(", path.read_text(), re.MULTILINE)
     ]
     assert wrong == []
+
+
+def test_the_server_reports_the_version_of_the_project() -> None:
+    from modelrel import __version__, serving
+
+    assert __version__ == serving.VERSION

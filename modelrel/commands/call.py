@@ -161,6 +161,8 @@ def quieten(*, verbose: bool) -> None:
     import logging
     import warnings
 
+    # onnxruntime reports its use to its makers unless this is set before it is imported
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     if verbose:
         logging.basicConfig(level=logging.INFO, stream=sys.stderr)
         return
