@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import signal
 import socket
 import sys
-from typing import TYPE_CHECKING, Final, NamedTuple
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from typing import Final, NamedTuple
 
 OK: Final = 0
 BROKEN_MODEL: Final = 2
 NO_PORT: Final = 3
-
-DRAIN_S: Final = 25
-"""How long running requests may take after a stop signal; SageMaker kills 30 seconds after it."""
-
-KEEP_ALIVE_S: Final = 75
-"""How long an idle connection is kept: longer than the 60 seconds of common load balancers, which must close first."""
 
 
 class Settings(NamedTuple):
@@ -54,51 +44,12 @@ def serve(settings: Settings) -> int:
     except BrokenModel as error:
         return _fail(BROKEN_MODEL, str(error))
 
-    import uvicorn
-    from uvicorn.protocols.http.auto import AutoHTTPProtocol
+    from .loop import run
 
-    from .app import application
-
-    class Protocol(AutoHTTPProtocol):  # type: ignore[misc,valid-type]
-        """uvicorn's, but with JSON for what is not even HTTP."""
-
-        def send_400_response(self, msg: str) -> None:  # noqa: ARG002 (uvicorn passes it by name)
-            body = b'{"error":"the request is not valid HTTP"}'
-            head = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
-            self.transport.write(b"%scontent-length: %d\r\n\r\n%s" % (head, len(body), body))
-            self.transport.close()
-
-    class Server(uvicorn.Server):
-        """uvicorn's, but it tells when it listens, and a stop signal is a good end."""
-
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            url = _url(settings.host, listener.getsockname()[1])
-            print(f"modelrel serving {model.name}/{model.version} on {url}", file=sys.stderr, flush=True)
-
-        @contextlib.contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, self.handle_exit)
-            yield
-
-    config = uvicorn.Config(
-        application(model, settings.max_body),
-        http=Protocol,
-        ws="none",
-        lifespan="off",
-        interface="asgi3",
-        log_config=None,
-        log_level="critical",
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=DRAIN_S,
-        backlog=2048,
-    )
+    url = _url(settings.host, listener.getsockname()[1])
+    ready = f"modelrel serving {model.name}/{model.version} on {url}"
     try:
-        Server(config).run([listener])
+        run(model, settings.max_body, listener, ready)
     except OSError as error:  # bound before the model was loaded, but someone else listened first
         return _fail(NO_PORT, _bind_message(settings, error))
     return OK
