@@ -234,7 +234,9 @@ class Engine:
 
         def begin(image: str, **settings: Any) -> Any:
             labels = {_LABEL: f"{os.uname().nodename}:{os.getpid()}"}
-            containers.append(self._client.containers.create(image, **{**STRICT, "labels": labels, **settings}))
+            # the user's proxies are not the platform's, and would stand between a function and our Runtime API
+            ours = {**STRICT, "labels": labels, "use_config_proxy": False}
+            containers.append(self._client.containers.create(image, **{**ours, **settings}))
             containers[-1].start()
             return containers[-1]
 

@@ -3,63 +3,154 @@
 from __future__ import annotations
 
 import stat
-import subprocess
 import tempfile
 import time
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
 from typing import Final
 
 from modelrel import archive, interpreters, wheels
 from modelrel.errors import Refused, Unavailable
 from modelrel.targets import events
 from modelrel.targets.delivery import Note, Response, Running, Send
-from modelrel.targets.process import Program, ended, resident, started, tail
+from modelrel.targets.engine import Engine
+from modelrel.targets.process import Program, Started, ended, resident, started, tail
 from modelrel.targets.runtime_api import Result, RuntimeApi, runtime_api
 from modelrel.values import Package
 
 HANDLER: Final = "handler.handler"
 MEMORY_MB: Final = 1769
+IMAGE: Final = "python:{python}-slim"
+"""What the engine runs the zip in where this machine has not the Python: the official image."""
+
+# AWS's base images for Lambda: the function is here, the runtime client there
+_TASK: Final = "/var/task"
+_RUNTIME: Final = "/var/runtime"
+_UNREACHED: Final = "Failed to get next"  # what awslambdaric ends with
 
 
 @contextmanager
 def launch(package: Package, note: Note) -> Iterator[Running]:
-    """Start the zip of a package with an interpreter of its version; end it when the block ends.
+    """Start the zip of a package with its Python: this machine's, the engine's, or one that uv fetches.
 
-    Raises `Unavailable` where this machine has no such interpreter.
+    It is ended when the block ends. Raises `Unavailable` where none of them is to be had.
     """
-    python = _interpreter(package, note)
     client = wheels.fetch((("awslambdaric",),), package.python, package.platform, note=note).folder
-    note(f"starting the zip with {python.name} and awslambdaric")
-    with tempfile.TemporaryDirectory(prefix="modelrel-") as work, runtime_api() as api:
-        task, log = Path(work, "task"), Path(work, "log")
+    with tempfile.TemporaryDirectory(prefix="modelrel-") as work, runtime_api() as api, ExitStack() as stack:
+        unpacked = _Unpacked(package=package, work=Path(work), client=client, api=api.address)
         with zipfile.ZipFile(archive.within(package.folder, package.artifact)) as packed:
-            packed.extractall(task)
-        before = _protect(task)
-        program = Program(
+            packed.extractall(unpacked.task)
+        before = _protect(unpacked.task)
+        program = _start(unpacked, stack, note)
+        function = _Function(api=api, program=program)
+        yield Running(
+            runner=program.runner,
+            send=function.sender(events.http_api),
+            started=program.at,
+            memory_bytes=program.memory_bytes,
+            log=program.log,
+            shapes={
+                **{name: function.sender(shape) for name, shape in events.SHAPES.items()},
+                "direct invocation": function.direct,
+            },
+            settled=lambda: _unchanged(unpacked.task, before),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Unpacked:
+    """A zip, unpacked in a folder of its own, and what starts it: the runtime client and the Runtime API's address."""
+
+    package: Package
+    work: Path
+    client: Path
+    api: str
+
+    @property
+    def task(self) -> Path:
+        return self.work / "task"
+
+    def program(self, python: Path, task: PurePath, client: PurePath) -> Program:
+        return Program(
             python=python,
             arguments=("-m", "awslambdaric", HANDLER),
             paths=("", str(client)),
-            variables=_variables(package, task, api.address),
+            variables=_variables(self.package, task, self.api),
         )
-        begun = time.perf_counter()
-        with started(task, program, log) as process:
-            function = _Function(api=api, process=process, log=log)
-            yield Running(
+
+    @contextmanager
+    def on_host(self, python: Path, note: Note) -> Iterator[Started]:
+        note(f"starting the zip with {python.name} and awslambdaric")
+        log, begun = self.work / "log", time.perf_counter()
+        with started(self.task, self.program(python, self.task, self.client), log) as process:
+            yield Started(
                 runner="awslambdaric",
-                send=function.sender(events.http_api),
-                started=begun,
+                at=begun,
+                exit_code=process.poll,
                 memory_bytes=lambda: resident(process.pid),
                 log=lambda: tail(log),
-                shapes={
-                    **{name: function.sender(shape) for name, shape in events.SHAPES.items()},
-                    "direct invocation": function.direct,
-                },
-                settled=lambda: _unchanged(task, before),
             )
+
+    @contextmanager
+    def in_engine(self, note: Note) -> Iterator[Started]:
+        """Start it in a container; raises `Unavailable` where there is no engine, or no image for it."""
+        python = self.package.python
+        image = IMAGE.format(python=python)
+        program = self.program(Path(f"python{python}"), PurePath(_TASK), PurePath(_RUNTIME))
+        with Engine.connect() as engine:
+            digest = engine.have_base(image, self.package.platform, python, note)
+            note(f"starting the zip in {image} with awslambdaric")
+            with engine.run_program(digest, program, {_TASK: self.task, _RUNTIME: self.client}) as inside:
+                yield replace(inside, runner="awslambdaric in the engine", exit_code=lambda: _reaching(inside, python))
+
+
+def _start(unpacked: _Unpacked, stack: ExitStack, note: Note) -> Started:
+    """Start the zip in the first place that has its Python; `stack` ends it."""
+    package = unpacked.package
+    native = package.platform == wheels.host_platform()
+    python = interpreters.find(package.python) if native else None
+    missing = ""
+    if python is None:
+        note(f"there is no Python {package.python} for {package.platform} here: asking the container engine")
+        try:
+            return stack.enter_context(unpacked.in_engine(note))
+        except Unavailable as error:
+            missing = error.message
+        if native:
+            note(f"{missing}: asking uv for Python {package.python}")
+            python = interpreters.install(package.python, wheels.uv())
+    if python is None:
+        raise _nowhere(package, missing)
+    return stack.enter_context(unpacked.on_host(python, note))
+
+
+def _nowhere(package: Package, missing: str) -> Unavailable:
+    """Return the error for a zip that nothing here can run; `missing` is what the engine lacks."""
+    here = wheels.host_platform()
+    ways = [f"start a container engine that has {IMAGE.format(python=package.python)}, or can pull it"]
+    have = [python for python in ("3.12", "3.13", "3.14") if interpreters.find(python)]
+    if have:
+        ways.insert(0, f"package with --python {have[-1]} --platform {here}")
+    if package.platform == here:
+        ways.append(f"install it: uv python install {package.python}")
+    return Unavailable(
+        f"there is no Python {package.python} for {package.platform} here to run the zip with, and {missing}",
+        f"To go on, {'; or '.join(ways)}",
+    )
+
+
+def _reaching(inside: Started, python: str) -> int | None:
+    """Return the exit code of what a container runs; raises `Unavailable` where it does not reach our Runtime API."""
+    code = inside.exit_code()
+    if code is not None and _UNREACHED in inside.log():
+        raise Unavailable(
+            "the engine's host network is not this machine's: the function does not reach the Runtime API",
+            f"In Docker Desktop, enable host networking; or install the Python here: uv python install {python}",
+        )
+    return code
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,14 +158,13 @@ class _Function:
     """A started function: events go in through the Runtime API."""
 
     api: RuntimeApi
-    process: subprocess.Popen[bytes]
-    log: Path
+    program: Started
 
     def invoke(self, event: events.Event) -> Result:
         try:
-            return self.api.invoke(events.dumps(event), self.process.poll)
+            return self.api.invoke(events.dumps(event), self.program.exit_code)
         except ConnectionError as error:
-            raise ended(str(error), tail(self.log)) from error
+            raise ended(str(error), self.program.log()) from error
 
     def sender(self, shape: events.Shape) -> Send:
         def send(method: str, path: str, headers: Mapping[str, str], body: bytes) -> Response:
@@ -88,29 +178,13 @@ class _Function:
         return Response(200 if result.ok else 400, {}, result.payload)
 
 
-def _interpreter(package: Package, note: Note) -> Path:
-    if package.platform == wheels.host_platform():
-        found = interpreters.find(package.python)
-        if found is None:
-            note(f"there is no Python {package.python} here: asking uv for one")
-            found = interpreters.install(package.python, wheels.uv())
-        if found is not None:
-            return found
-    have = [python for python in ("3.12", "3.13", "3.14") if interpreters.find(python)]
-    other = f"package with --python {have[-1]} --platform {wheels.host_platform()}, or " if have else ""
-    raise Unavailable(
-        f"there is no Python {package.python} for {package.platform} here to run the zip with",
-        f"To go on, {other}install it: uv python install {package.python}",
-    )
-
-
-def _variables(package: Package, task: Path, api: str) -> dict[str, str]:
+def _variables(package: Package, task: PurePath, api: str) -> dict[str, str]:
     # AWS Lambda developer guide, "Defined runtime environment variables"; no credentials: the function needs none
     return {
         "AWS_LAMBDA_RUNTIME_API": api,
         "_HANDLER": HANDLER,
         "LAMBDA_TASK_ROOT": str(task),
-        "LAMBDA_RUNTIME_DIR": "/var/runtime",
+        "LAMBDA_RUNTIME_DIR": _RUNTIME,
         "AWS_EXECUTION_ENV": f"AWS_Lambda_python{package.python}",
         "AWS_LAMBDA_FUNCTION_NAME": "model",
         "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",

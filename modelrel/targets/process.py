@@ -11,10 +11,10 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Final
 
 from modelrel.errors import Refused
@@ -34,29 +34,50 @@ class Program:
     paths: tuple[str, ...]
     variables: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The command line; nothing of the interpreter's machine is on its path but the standard library."""
+        return (str(self.python), "-S", "-s", *self.arguments)
+
+    def environment(self, folder: PurePath) -> dict[str, str]:
+        """Return the variables it sees when it runs in `folder`."""
+        return {
+            "LANG": "C.UTF-8",
+            "PYTHONPATH": os.pathsep.join(str(folder / path) for path in self.paths),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONSAFEPATH": "1",
+            **self.variables,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """A started program: how, at which `time.perf_counter()`, and what it can be asked.
+
+    `exit_code` gives None while it runs; `log` gives its last lines.
+    """
+
+    runner: str
+    at: float
+    exit_code: Callable[[], int | None]
+    memory_bytes: Callable[[], int]
+    log: Callable[[], str]
+
 
 @contextmanager
 def started(folder: Path, program: Program, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Run a program in `folder`, and end it and its children when the block ends.
 
-    Nothing of this machine's Python is on its path but the standard library, and none of our variables reach it.
+    None of our variables reach it.
     """
-    paths = [path if os.path.isabs(path) else str(folder / path) for path in program.paths]  # noqa: PTH117
-    environment = {
-        "PATH": os.defpath,
-        "LANG": "C.UTF-8",
-        "PYTHONPATH": os.pathsep.join(paths),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTHONUNBUFFERED": "1",
-        "PYTHONSAFEPATH": "1",
-        **program.variables,
-    }
+    environment = {"PATH": os.defpath, **program.environment(folder)}
     # where util-linux is there, the kernel ends it should we be killed
     setpriv = shutil.which("setpriv")
     leash = [setpriv, "--pdeathsig", "KILL"] if setpriv else []
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            [*leash, str(program.python), "-S", "-s", *program.arguments],
+            [*leash, *program.words],
             cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream,
             start_new_session=True,
         )  # fmt: skip

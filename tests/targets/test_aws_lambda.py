@@ -242,6 +242,7 @@ def test_credentials_of_this_machine_do_not_reach_the_function(monkeypatch: pyte
 
 
 def test_a_python_that_is_not_here_says_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
     monkeypatch.setattr(function.interpreters, "install", lambda *_: None)
     monkeypatch.setattr(
         function.interpreters, "find", lambda python: None if python == "3.14" else Path(sys.executable)
@@ -251,7 +252,9 @@ def test_a_python_that_is_not_here_says_the_way_out(monkeypatch: pytest.MonkeyPa
         function.launch(replace(package(), python="3.14"), lambda _: None),
     ):
         pass
+    assert "no container engine answers" in caught.value.message
     assert "--python 3.13" in caught.value.hint
+    assert "python:3.14-slim" in caught.value.hint
     assert "uv python install 3.14" in caught.value.hint
 
 
