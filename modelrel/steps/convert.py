@@ -16,6 +16,7 @@ from modelrel.flavors import FLAVORS
 from modelrel.formats import FORMATS, Format
 from modelrel.probes import rows
 from modelrel.probes.generated import Maker
+from modelrel.tensors import Array
 from modelrel.values import ConvertedModel, ConvertOptions, SourceModel, TensorSpec
 
 
@@ -32,7 +33,7 @@ def convert(
     """
     room = possible(source, format)
     assert source.signature is not None
-    example = rows.example(source) or Maker(source.signature, None, {}, 0).usual(1)[0].rows
+    example = _example(source, note) or Maker(source.signature, None, {}, 0).usual(1)[0].rows
     folder = source.folder / format
     used = tools(format)
     limits = Limits(seconds=options.seconds, memory_bytes=options.memory_bytes)
@@ -60,6 +61,15 @@ def convert(
     archive.write(target, content)
     archive.write(hints, (json.dumps(reply.value["hints"], indent=1, sort_keys=True) + "\n").encode())
     return _described(source, format, reply.value, (target, hints))
+
+
+def _example(source: SourceModel, note: Callable[[str], None]) -> dict[str, Array] | None:
+    """Return the logged rows; rows that do not fit the signature are noted, and not used."""
+    try:
+        return rows.example(source)
+    except Invalid as error:
+        note(f"the input example is not used: {error.message}")
+        return None
 
 
 def possible(source: SourceModel, format: str) -> Format:  # noqa: A002

@@ -13,7 +13,7 @@ import numpy as np
 
 from modelrel import __version__, archive, extras, records, tensors
 from modelrel.environments import Limits, Worker
-from modelrel.errors import Refused
+from modelrel.errors import Invalid, Refused
 from modelrel.formats import FORMATS
 from modelrel.probes import evidence, rows
 from modelrel.probes.generated import Group, Maker
@@ -54,7 +54,7 @@ def verify(
     with Worker(source, limits) as worker:
         worker.start()  # it loads while the rows are made and onnxruntime loads the copy
         copy = FORMATS[converted.format].load(converted.path)
-        maker, groups = _groups(converted, options)
+        maker, groups, unused = _groups(converted, options)
         note(f"asking the original about {sum(tensors.rows(group.rows) for group in groups):,} rows")
         answered = _asked(worker, converted, maker, groups, options)
     note(f"asking the copy about {len(answered.origin):,} rows")
@@ -74,7 +74,7 @@ def verify(
         "original_us_per_row": answered.seconds / len(answered.origin) * 1e6,
         "copy_us_per_row": evidence.seconds(lambda: copy(answered.inputs), _TIMED_RUNS) / len(answered.origin) * 1e6,
         "data_sha256": archive.sha256(options.data) if options.data else "",
-        "findings": answered.findings,
+        "findings": unused + answered.findings,
         "tools": {"modelrel": __version__, **converted.tools, **extras.versions("numpy")},
     }
     _gate(converted, measured, batch_wrong)
@@ -84,21 +84,24 @@ def verify(
     return ParityReport(converted=converted, golden=golden, manifest=manifest, **measured)
 
 
-def _groups(converted: ConvertedModel, options: VerifyOptions) -> tuple[Maker, list[Group]]:
-    """Return the rows to ask about: the example, the user's data, and generated ones."""
+def _groups(converted: ConvertedModel, options: VerifyOptions) -> tuple[Maker, list[Group], tuple[str, ...]]:
+    """Return the rows to ask about - the example, the user's data, and generated ones - and why some are not."""
     source = converted.source
     assert source.signature is not None
-    given = []
-    example = rows.example(source)
-    if example is not None:
-        given.append(Group("example", example))
+    given, unused = [], []
+    try:
+        example = rows.example(source)
+    except Invalid as error:
+        unused.append(f"the input example is not used: {error.message}")
+    else:
+        given += [Group("example", example)] if example is not None else []
     if options.data is not None:
         given.append(Group("data", rows.read(options.data, source.signature)))
     hints = json.loads((source.folder / converted.hints.path).read_text()) if converted.hints else {}
     real = tensors.stack([group.rows for group in given]) if given else None
     maker = Maker(source.signature, real, hints, options.seed)
     made = [*maker.usual(options.rows), *maker.thresholds(), *maker.missing(), *maker.unseen()]
-    return maker, [*given, *made]
+    return maker, [*given, *made], tuple(unused)
 
 
 def _asked(

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import lightgbm
 import numpy as np
 import pytest
+import xgboost
 from sklearn import datasets, ensemble, linear_model, naive_bayes, neighbors, neural_network, svm, tree
 from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer
@@ -229,3 +231,48 @@ def test_an_encoder_that_knows_empty_and_missing_texts_is_refused(tmp_path: Path
         linear_model.LogisticRegression(),
     )
     assert "empty and a missing text" in refusal(model.fit(frame, classes), frame, tmp_path).message
+
+
+@pytest.mark.parametrize("contamination", ["auto", 0.1])
+def test_an_isolation_forest_finds_the_same_outliers_gaps_included(contamination: Any, tmp_path: Path) -> None:
+    model = ensemble.IsolationForest(n_estimators=20, random_state=0, max_features=0.8, contamination=contamination)
+    found = compared(model.fit(IRIS.data), IRIS.data, tmp_path)
+    assert (found.labels, found.numbers < 1e-12) == (0, True)
+    assert "missing" in found.sources
+
+
+def test_a_scaler_of_float32_rows_rounds_as_the_original_does_in_front_of_trees(tmp_path: Path) -> None:
+    data = CANCER.data.astype(np.float32)
+    model = make_pipeline(StandardScaler(), ensemble.RandomForestClassifier(20, random_state=0))
+    found = compared(model.fit(data, CANCER.target), data, tmp_path)
+    assert (found.labels, found.numbers) == (0, 0.0)
+
+
+BOOSTERS = [
+    xgboost.XGBClassifier(n_estimators=5),
+    lightgbm.LGBMClassifier(n_estimators=5, verbose=-1),
+]
+
+
+@pytest.mark.filterwarnings("ignore:X does not have valid feature names")
+@pytest.mark.parametrize("model", BOOSTERS, ids=lambda model: type(model).__name__)
+def test_a_booster_at_the_end_of_a_pipeline_is_exact(model: Any, tmp_path: Path) -> None:
+    frame, classes, _ = people()
+    found = compared(make_pipeline(prepared(), model).fit(frame, classes == "stays"), frame, tmp_path)
+    assert (found.labels, found.numbers < 1e-6) == (0, True)
+
+
+@pytest.mark.filterwarnings("ignore:X does not have valid feature names")
+@pytest.mark.parametrize("model", BOOSTERS, ids=lambda model: type(model).__name__)
+def test_a_booster_behind_sparse_one_hot_columns_takes_zeros_as_the_original_does(model: Any, tmp_path: Path) -> None:
+    frame, classes, _ = people()
+    frame["plan"] = [f"p{number % 40}" for number in range(len(frame))]
+    words = ColumnTransformer(
+        [
+            ("plan", OneHotEncoder(handle_unknown="ignore"), ["plan"]),
+            ("age", StandardScaler(), ["the age"]),
+        ]
+    )
+    model = make_pipeline(words, model).fit(frame, classes == "stays")
+    assert words.fit(frame).sparse_output_
+    assert compared(model, frame, tmp_path).labels == 0

@@ -138,5 +138,14 @@ def test_without_an_input_example_the_copy_is_the_same(tmp_path: Path) -> None:
     assert first.outputs == second.outputs
 
 
+def test_an_input_example_that_does_not_fit_is_noted_and_not_used(tmp_path: Path) -> None:
+    data, target = load_iris(return_X_y=True)
+    source = logged(LogisticRegression(max_iter=500).fit(data, target), data, tmp_path)
+    (source.model_dir / source.input_example).write_text('[["a", "b"]]')
+    notes: list[str] = []
+    convert(source, "onnx", OPTIONS, notes.append)
+    assert any("input example is not used" in sentence for sentence in notes)
+
+
 def test_the_tools_are_those_that_decide_the_bytes() -> None:
     assert {"onnx", "onnxruntime", "skl2onnx"} <= set(tools("onnx"))

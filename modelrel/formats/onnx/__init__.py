@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SUFFIX: Final = ".onnx"
 FLAVORS: Final = frozenset({"sklearn", "xgboost", "lightgbm"})
-TOOLS: Final = ("onnx", "onnxruntime", "skl2onnx")
+TOOLS: Final = ("onnx", "onnxruntime", "skl2onnx", "scikit-learn", "xgboost", "lightgbm")
 
 
 def convert(native: object, order: Order, path: Path) -> Mapping[str, object]:

@@ -14,6 +14,7 @@ from modelrel.formats.onnx import links, trees
 from modelrel.formats.onnx.graph import Core, Nodes
 from modelrel.formats.onnx.trees import Floats, Mode, Tree
 from modelrel.formats.order import Order
+from modelrel.values import Scalar
 
 # decision_type of the text format (LightGBM: include/LightGBM/tree.h)
 _CATEGORICAL, _DEFAULT_LEFT = 1, 2
@@ -32,6 +33,19 @@ def write(native: Any, order: Order) -> Core:
 
     Raises `Refused` for linear trees, zero_as_missing, pandas categories, and objectives that are not known.
     """
+    nodes = Nodes()
+    x, spec = links.INPUT, order.signature.inputs[0]
+    if order.signature.kind == "tensor" and not spec.datatype.startswith("FP"):
+        # It copies an array of whole numbers into float32, unlike a data frame.
+        x = nodes.cast(nodes.cast(x, TensorProto.FLOAT), TensorProto.DOUBLE)
+    outputs, hints = answered(native, nodes, x, order.answers.classes)
+    return links.core(nodes, order, outputs, {"features": hints})
+
+
+def answered(
+    native: Any, nodes: Nodes, x: str, classes: tuple[Scalar, ...]
+) -> tuple[dict[str, tuple[str, int]], list[dict[str, object]]]:
+    """Add the model to `nodes`; return its outputs, name -> (tensor, element type), and hints per feature."""
     booster = getattr(native, "booster_", native)
     header, sections = _parsed(booster.model_to_string())
     if booster.pandas_categorical:
@@ -39,16 +53,21 @@ def write(native: Any, order: Order) -> Core:
             "the LightGBM model was trained on pandas categories, which no MLflow signature can carry",
             "Train it on integer codes with categorical_feature=[...], or encode them in a scikit-learn Pipeline.",
         )
-    forest = [_tree(section) for section in sections]
+    found = [_tree(section) for section in sections]
     per_iteration = int(header["num_tree_per_iteration"])
-    nodes = Nodes()
-    x = _entered(nodes, order, forest)
-    targets = np.arange(len(forest)) % per_iteration
-    raw = trees.summed(nodes, x, forest, targets, per_iteration)
+    features = int(header["max_feature_idx"]) + 1
+    x = _entered(nodes, x, found, features)
+    targets = np.arange(len(found)) % per_iteration
+    raw = trees.summed(nodes, x, found, targets, per_iteration)
     if "average_output" in header:
-        raw = nodes.add("Div", raw, nodes.constant(float(len(forest) // per_iteration)))
-    outputs = _answers(nodes, raw, header.get("objective", ""), order)
-    return links.core(nodes, order, outputs, _hints(forest, int(header["max_feature_idx"]) + 1, header))
+        raw = nodes.add("Div", raw, nodes.constant(float(len(found) // per_iteration)))
+    return _answers(nodes, raw, header.get("objective", ""), classes), _hints(found, features, header)
+
+
+def forest(native: Any) -> list[Tree]:
+    """Return the trees that predict uses; raises `Refused` for what is no sum of plain trees."""
+    _, sections = _parsed(getattr(native, "booster_", native).model_to_string())
+    return [_tree(section) for section in sections]
 
 
 def _parsed(text: str) -> tuple[dict[str, str], list[dict[str, str]]]:
@@ -119,12 +138,8 @@ def _members(section: Mapping[str, str], sets: Any) -> tuple[Floats, ...]:
     return tuple(found)
 
 
-def _entered(nodes: Nodes, order: Order, forest: list[Tree]) -> str:
-    """Return the features as LightGBM sees them: whole-number tensors in float32, categories cut to integers."""
-    x = links.INPUT
-    spec = order.signature.inputs[0]
-    if order.signature.kind == "tensor" and not spec.datatype.startswith("FP"):
-        x = nodes.cast(nodes.cast(x, TensorProto.FLOAT), TensorProto.DOUBLE)
+def _entered(nodes: Nodes, x: str, forest: list[Tree], width: int) -> str:
+    """Return the features as LightGBM sees them: nothing but 0 around 0, categories cut to integers."""
     if any((np.abs(tree.threshold) <= _ZERO_BOUND).any() for tree in forest):
         # Its predictor drops what is not beyond this bound from the row, which makes it 0.
         small = nodes.add("LessOrEqual", nodes.add("Abs", x), nodes.constant(_ZERO_BOUND))
@@ -132,19 +147,17 @@ def _entered(nodes: Nodes, order: Order, forest: list[Tree]) -> str:
     features = {int(index) for tree in forest for index in tree.feature[tree.mode == Mode.MEMBER]}
     if not features:
         return x
-    count = 1 + max(int(tree.feature.max(initial=0)) for tree in forest)
-    width = len(order.signature.inputs) if order.signature.kind == "columns" else spec.shape[-1]
-    mask = np.isin(np.arange(max(count, width)), sorted(features))
+    mask = np.isin(np.arange(width), sorted(features))
     # static_cast<int> cuts towards zero: -0.5 is category 0, and -1 is none.
     cut = nodes.add("Mul", nodes.add("Sign", x), nodes.add("Floor", nodes.add("Abs", x)))
     return nodes.add("Where", nodes.constant(mask.reshape(1, -1)), cut, x)
 
 
-def _answers(nodes: Nodes, raw: str, objective: str, order: Order) -> dict[str, tuple[str, int]]:
+def _answers(nodes: Nodes, raw: str, objective: str, classes: tuple[Scalar, ...]) -> dict[str, tuple[str, int]]:
     """Apply the objective's link; raises `Refused` for an objective that is not known."""
     name, *words = objective.split() or [""]
     said = dict(word.split(":", 1) for word in words if ":" in word)
-    classifies = bool(order.answers.classes)
+    classifies = bool(classes)
     if name in ("binary", "cross_entropy"):
         value = links.sigmoid(nodes, raw, float(said.get("sigmoid", 1)))
         value = links.both(nodes, value) if classifies else value
@@ -165,11 +178,11 @@ def _answers(nodes: Nodes, raw: str, objective: str, order: Order) -> dict[str, 
         )
     if not classifies:
         return {"prediction": (value, _DOUBLE)}
-    label = links.labels(nodes, links.largest(nodes, value), order.answers.classes)
+    label = links.labels(nodes, links.largest(nodes, value), classes)
     return {"label": label, "probabilities": (value, _DOUBLE)}
 
 
-def _hints(forest: list[Tree], features: int, header: Mapping[str, str]) -> dict[str, object]:
+def _hints(forest: list[Tree], features: int, header: Mapping[str, str]) -> list[dict[str, object]]:
     """Return what the trees tell about each feature: thresholds, categories, and the range seen in training."""
     found: list[dict[str, object]] = [{"thresholds": values} for values in trees.thresholds(forest, features)]
     for said, info in zip(found, header.get("feature_infos", "").split(), strict=False):
@@ -178,4 +191,4 @@ def _hints(forest: list[Tree], features: int, header: Mapping[str, str]) -> dict
             said |= {"low": float(low), "high": float(high)}
         elif info != "none":
             said["categories"] = sorted(int(code) for code in info.split(":"))
-    return {"features": found}
+    return found

@@ -8,7 +8,7 @@ from typing import Any, Final
 import onnx
 
 from modelrel.errors import Refused
-from modelrel.formats.onnx import hints, known_faults, sklearn_trees
+from modelrel.formats.onnx import hints, known_faults, sklearn_steps
 from modelrel.formats.onnx.graph import DOMAIN_ML, Core
 from modelrel.formats.onnx.opsets import ML, ML_TREES, NEWEST
 from modelrel.formats.onnx.repair import repaired
@@ -23,7 +23,7 @@ def write(native: Any, order: Order) -> Core:
 
     native = _searched(copy.copy(native))
     known_faults.refuse(native)
-    sklearn_trees.register()
+    sklearn_steps.register(order)
     merged = order.signature.kind == "tensor" or not _reads_columns(native, order)
     failures: list[Exception] = []
     for double in (True, False):
@@ -87,6 +87,7 @@ def _plain_texts(native: Any) -> Any:
             part.categories_ = [_with_empty(known, part) for known in part.categories_]
         if type(part).__name__ == "SimpleImputer" and part.statistics_.dtype == object:
             part.missing_values = ""
+    sklearn_steps.mark_sparse(native)
     return native
 
 

@@ -15,6 +15,7 @@ from modelrel.formats.onnx import links, trees
 from modelrel.formats.onnx.graph import Core, Nodes
 from modelrel.formats.onnx.trees import Mode, Tree
 from modelrel.formats.order import Order
+from modelrel.values import Scalar
 
 _IDENTITY: Final = frozenset({
     "reg:squarederror", "reg:absoluteerror", "reg:pseudohubererror", "reg:squaredlogerror", "reg:quantileerror",
@@ -30,23 +31,40 @@ def write(native: Any, order: Order) -> Core:
 
     Raises `Refused` for gblinear, vector leaves, categories, and objectives that are not known.
     """
-    booster = native.get_booster() if hasattr(native, "get_booster") else native
-    learner = json.loads(bytes(booster.save_raw("json")))["learner"]
-    forest, targets = _forest(learner, _rounds(native))
-    base = _base(learner)
     nodes = Nodes()
-    x = nodes.cast(links.INPUT, _FLOAT)  # XGBoost itself reads every feature as float32
+    outputs, hints = answered(native, nodes, links.INPUT, order.answers.classes)
+    return links.core(nodes, order, outputs, {"features": hints})
+
+
+def answered(
+    native: Any, nodes: Nodes, x: str, classes: tuple[Scalar, ...]
+) -> tuple[dict[str, tuple[str, int]], list[dict[str, object]]]:
+    """Add the model to `nodes`; return its outputs, name -> (tensor, element type), and hints per feature."""
+    learner = _learner(native)
+    found, targets = _forest(learner, _rounds(native))
+    base = _base(learner)
+    x = nodes.cast(x, _FLOAT)  # XGBoost itself reads every feature as float32
     missing = getattr(native, "missing", math.nan)
     if missing is not None and not math.isnan(missing):
         gap = nodes.add("Equal", x, nodes.constant(missing, np.float32))
         x = nodes.add("Where", gap, nodes.constant(math.nan, np.float32), x)
     raw = nodes.constant(base.reshape(1, -1))
-    if forest:
-        summed = trees.summed(nodes, nodes.cast(x, _DOUBLE), forest, targets, len(base))
+    if found:
+        summed = trees.summed(nodes, nodes.cast(x, _DOUBLE), found, targets, len(base))
         raw = nodes.add("Add", summed, raw)
-    outputs = _answers(nodes, raw, learner["objective"]["name"], order)
     features = int(learner["learner_model_param"]["num_feature"])
-    return links.core(nodes, order, outputs, {"features": _hints(forest, features)})
+    return _answers(nodes, raw, learner["objective"]["name"], classes), _hints(found, features)
+
+
+def forest(native: Any) -> list[Tree]:
+    """Return the trees that predict uses; raises `Refused` for what is no sum of plain trees."""
+    return _forest(_learner(native), _rounds(native))[0]
+
+
+def _learner(native: Any) -> dict[str, Any]:
+    booster = native.get_booster() if hasattr(native, "get_booster") else native
+    learner: dict[str, Any] = json.loads(bytes(booster.save_raw("json")))["learner"]
+    return learner
 
 
 def _rounds(native: Any) -> int:
@@ -67,8 +85,8 @@ def _forest(learner: dict[str, Any], rounds: int) -> tuple[list[Tree], Any]:
     model = (booster["gbtree"] if booster["name"] == "dart" else booster)["model"]
     weights = booster.get("weight_drop") or [1.0] * len(model["trees"])
     end = model["iteration_indptr"][rounds] if rounds and "iteration_indptr" in model else len(model["trees"])
-    forest = [_tree(tree, weight) for tree, weight in zip(model["trees"][:end], weights, strict=False)]
-    return forest, np.array(model["tree_info"][:end], np.int64)
+    found = [_tree(tree, weight) for tree, weight in zip(model["trees"][:end], weights, strict=False)]
+    return found, np.array(model["tree_info"][:end], np.int64)
 
 
 def _tree(said: dict[str, Any], weight: float) -> Tree:
@@ -106,9 +124,8 @@ def _base(learner: dict[str, Any]) -> Any:
     return np.broadcast_to(values, (count,)).astype(np.float64) if len(values) == 1 else values
 
 
-def _answers(nodes: Nodes, raw: str, objective: str, order: Order) -> dict[str, tuple[str, int]]:
+def _answers(nodes: Nodes, raw: str, objective: str, classes: tuple[Scalar, ...]) -> dict[str, tuple[str, int]]:
     """Apply the objective's link; raises `Refused` for an objective that is not known."""
-    classes = order.answers.classes
     if objective in _LOGISTIC:
         value = nodes.cast(links.sigmoid(nodes, raw), _FLOAT)
     elif objective in ("multi:softprob", "multi:softmax"):

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from modelrel.formats.onnx import sklearn_trees, trees
+from modelrel.formats.onnx import from_lightgbm, from_xgboost, sklearn_trees, trees
+from modelrel.formats.onnx.trees import Tree
 from modelrel.values import Signature
 
 
@@ -60,10 +61,19 @@ def _follow(step: Any, ways: list[Way], names: Sequence[str], said: list[dict[st
         return [Way()] * len(step.get_feature_names_out())
     if kind == "SimpleImputer":
         return _imputed(step, ways, said)
-    forest = sklearn_trees.forest(step)
+    forest = _forest(step)
     if forest:
         _split(trees.thresholds(forest, len(ways)), ways, said)
     return None
+
+
+def _forest(step: Any) -> list[Tree]:
+    library = type(step).__module__.partition(".")[0]
+    if library == "xgboost":
+        return from_xgboost.forest(step)
+    if library == "lightgbm":
+        return from_lightgbm.forest(step)
+    return sklearn_trees.forest(step)
 
 
 def _columns(step: Any, ways: list[Way], names: Sequence[str], said: list[dict[str, object]]) -> list[Way] | None:

@@ -22,6 +22,7 @@ def register() -> None:
     """Make skl2onnx convert trees and ensembles of them with this module (in this process)."""
     from skl2onnx import update_registered_converter
     from skl2onnx.common import shape_calculator as shapes
+    from skl2onnx.shape_calculators.isolation_forest import calculate_isolation_forest_output_shapes
     from sklearn import ensemble, tree
 
     options = {"zipmap": [True, False, "columns"], "nocl": [True, False], "output_class_labels": [False, True]}
@@ -47,11 +48,25 @@ def register() -> None:
         calculate = shapes.calculate_linear_regressor_output_shapes
         update_registered_converter(kind, f"Modelrel{kind.__name__}", calculate, _regressor, overwrite=True)
 
+    update_registered_converter(
+        ensemble.IsolationForest,
+        "ModelrelIsolationForest",
+        calculate_isolation_forest_output_shapes,
+        _isolation,
+        overwrite=True,
+        options={"score_samples": [False]},
+    )
+
 
 def forest(native: Any) -> list[Tree]:
     """Return the trees of a fitted tree or ensemble, their leaves weighing nothing yet; empty for another model."""
-    found = np.ravel(getattr(native, "estimators_", [native]))
-    return [_tree(single.tree_) for single in found if hasattr(single, "tree_")]
+    singles = np.ravel(getattr(native, "estimators_", [native]))
+    found = [_tree(single.tree_) for single in singles if hasattr(single, "tree_")]
+    picked = getattr(native, "estimators_features_", None)
+    if picked is None:
+        return found
+    # Each tree was given some of the columns only, and numbers those.
+    return [replace(tree, feature=np.asarray(own)[tree.feature]) for tree, own in zip(found, picked, strict=True)]
 
 
 def _tree(native: Any) -> Tree:
@@ -89,7 +104,7 @@ def _classifier(scope: Any, operator: Any, container: Any) -> None:
         index = links.largest(nodes, probabilities)
     known = native.classes_ if native.classes_.dtype.kind in "OUS" else native.classes_.astype(np.int64)
     label, _ = links.labels(nodes, index, known.tolist())
-    _finish(nodes, container, operator, (label, probabilities))
+    finish(nodes, container, operator, (label, probabilities))
 
 
 def _regressor(scope: Any, operator: Any, container: Any) -> None:
@@ -104,7 +119,7 @@ def _regressor(scope: Any, operator: Any, container: Any) -> None:
         ]
         total = trees.summed(nodes, x, weighed, np.zeros(len(weighed), np.int64), 1)
         value = nodes.add("Div", total, nodes.constant(float(len(weighed))))
-    _finish(nodes, container, operator, (value,))
+    finish(nodes, container, operator, (value,))
 
 
 def _boosted(nodes: Nodes, x: str, native: Any) -> str:
@@ -136,7 +151,34 @@ def _boosted_classes(nodes: Nodes, x: str, native: Any) -> tuple[str, str]:
     return index, links.both(nodes, links.sigmoid(nodes, raw, slope))
 
 
-def _finish(nodes: Nodes, container: Any, operator: Any, results: tuple[str, ...]) -> None:
+def _isolation(scope: Any, operator: Any, container: Any) -> None:
+    """Write IsolationForest: 2 ** -(mean depth / expected depth), the offset taken off (Liu et al., 2008)."""
+    native = operator.raw_operator
+    nodes = Nodes(scope.get_unique_operator_name("modelrel"))
+    x = _entered(nodes, operator)
+    weighed = []
+    for number, (single, tree) in enumerate(zip(native.estimators_, forest(native), strict=True)):
+        leaf = single.tree_.children_left < 0
+        depths = native._decision_path_lengths[number] + native._average_path_length_per_tree[number] - 1.0  # noqa: SLF001
+        weighed.append(replace(tree, leaves=depths[leaf]))
+    total = trees.summed(nodes, x, weighed, np.zeros(len(weighed), np.int64), 1)
+    expected = _expected_depth(native._max_samples) * len(weighed)  # noqa: SLF001 - there is no public one
+    share = nodes.add("Neg", nodes.add("Div", total, nodes.constant(expected)))
+    score = nodes.add("Pow", nodes.constant(2.0), share)
+    decision = nodes.add("Sub", nodes.add("Neg", score), nodes.constant(float(native.offset_)))
+    outlier = nodes.add("Less", decision, nodes.constant(0.0))
+    label = nodes.add("Where", outlier, nodes.constant(-1, np.int64), nodes.constant(1, np.int64))
+    finish(nodes, container, operator, (label, decision))
+
+
+def _expected_depth(samples: int) -> float:
+    """Return the mean depth of an unsuccessful search among `samples` (`sklearn.ensemble._iforest`)."""
+    if samples <= 1:
+        raise Refused("IsolationForest was trained on one sample", "Train it on more.")
+    return 1.0 if samples == 2 else 2.0 * (np.log(samples - 1.0) + np.euler_gamma) - 2.0 * (samples - 1.0) / samples
+
+
+def finish(nodes: Nodes, container: Any, operator: Any, results: tuple[str, ...]) -> None:
     """Hand the nodes to skl2onnx, each result under the name that it expects.
 
     Numbers stay float64 whatever it declares: `repair` makes the declarations true afterwards.
