@@ -307,7 +307,7 @@ class Check:
 class SmokeReport:
     """The built artifact, started as its platform would start it, answered rightly.
 
-    `runner` says how it was started: `image`, `process` or `awslambdaric`.
+    `runner` says how it was started: `image`, `process`, `awslambdaric`, or `awslambdaric in the engine`.
     """
 
     package: Package
