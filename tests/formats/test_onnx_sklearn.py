@@ -173,6 +173,22 @@ def test_an_encoder_of_whole_numbers_is_exact(tmp_path: Path) -> None:
     assert compared(model.fit(frame, classes), frame, tmp_path).labels == 0
 
 
+MEMBERS = [
+    ("forest", ensemble.RandomForestClassifier(5, random_state=0)),
+    ("line", linear_model.LogisticRegression(max_iter=1000)),
+]
+
+
+@pytest.mark.parametrize(
+    "model",
+    [ensemble.VotingClassifier(MEMBERS, voting="soft"), ensemble.StackingClassifier(MEMBERS, cv=2)],
+    ids=lambda model: type(model).__name__,
+)
+def test_models_of_models_are_exact(model: Any, tmp_path: Path) -> None:
+    found = compared(model.fit(IRIS.data, IRIS.target), IRIS.data, tmp_path)
+    assert (found.labels, found.numbers < 1e-6) == (0, True)
+
+
 def test_clusters_come_with_their_distances(tmp_path: Path) -> None:
     found = compared(KMeans(3, random_state=0, n_init=1).fit(IRIS.data), IRIS.data, tmp_path)
     assert [spec["name"] for spec in found.description["outputs"]] == ["label", "scores"]

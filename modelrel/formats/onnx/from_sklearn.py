@@ -28,7 +28,7 @@ def write(native: Any, order: Order) -> Core:
     failures: list[Exception] = []
     for double in (True, False):
         try:
-            model = _converted(_plain_texts(copy.deepcopy(native)), order, merged, double)
+            model = _converted(_adapted(copy.deepcopy(native)), order, merged, double)
             model = repaired(model)
             _try(model)
         except Refused:
@@ -77,8 +77,8 @@ def _searched(native: Any) -> Any:
     return native
 
 
-def _plain_texts(native: Any) -> Any:
-    """Let "" stand for a missing text, which ONNX does not have, in the encoders and imputers of a copy.
+def _adapted(native: Any) -> Any:
+    """Change a copy where that changes no answer: "" stands for a missing text, which ONNX does not have.
 
     Raises `Refused` where an encoder knows both.
     """
@@ -87,6 +87,8 @@ def _plain_texts(native: Any) -> Any:
             part.categories_ = [_with_empty(known, part) for known in part.categories_]
         if type(part).__name__ == "SimpleImputer" and part.statistics_.dtype == object:
             part.missing_values = ""
+        if hasattr(part, "flatten_transform"):
+            part.flatten_transform = False  # only transform looks at it, and skl2onnx refuses the default
     sklearn_steps.mark_sparse(native)
     return native
 

@@ -60,13 +60,20 @@ def register() -> None:
 
 def forest(native: Any) -> list[Tree]:
     """Return the trees of a fitted tree or ensemble, their leaves weighing nothing yet; empty for another model."""
-    singles = np.ravel(getattr(native, "estimators_", [native]))
+    singles = _singles(native)
     found = [_tree(single.tree_) for single in singles if hasattr(single, "tree_")]
     picked = getattr(native, "estimators_features_", None)
     if picked is None:
         return found
     # Each tree was given some of the columns only, and numbers those.
     return [replace(tree, feature=np.asarray(own)[tree.feature]) for tree, own in zip(found, picked, strict=True)]
+
+
+def _singles(native: Any) -> list[Any]:
+    """Return the members of an ensemble; gradient boosting has a table of them, (rounds, classes)."""
+    members = getattr(native, "estimators_", [native])
+    # NumPy would take a member that is itself a forest for a row of trees.
+    return list(members.ravel()) if isinstance(members, np.ndarray) else list(members)
 
 
 def _tree(native: Any) -> Tree:
@@ -79,7 +86,7 @@ def _tree(native: Any) -> Tree:
 
 def _tables(native: Any) -> list[Any]:
     """Return the vectors of each tree's leaves, (leaves, classes or 1)."""
-    singles = [single.tree_ for single in np.ravel(getattr(native, "estimators_", [native]))]
+    singles = [single.tree_ for single in _singles(native)]
     return [single.value[single.children_left < 0, 0, :] for single in singles]
 
 
