@@ -40,7 +40,7 @@ _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 _MAX_SENTENCES: Final = 5
 
 
-class Session:
+class Loaded:
     """The one model of this process, and what can be asked of it."""
 
     def __init__(self) -> None:
@@ -210,8 +210,8 @@ def main() -> None:
     """Serve requests until stdin ends; the first argument is the memory limit in bytes."""
     requests, replies = _take_over()
     _confine(int(sys.argv[1]))
-    session = Session()
-    actions = {"load": session.load, "convert": session.convert, "predict": session.predict}
+    model = Loaded()
+    actions = {"load": model.load, "convert": model.convert, "predict": model.predict}
     for line in requests:
         request = json.loads(line)
         reply = _answer(actions[request["action"]], request)

@@ -81,18 +81,18 @@ def load(path: Path) -> Predict:
     options = runtime.SessionOptions()
     options.log_severity_level = 4  # what goes wrong arrives as an exception
     try:
-        session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        loaded = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise Refused(
             f"onnxruntime does not load the converted model: {' '.join(str(error).split())[:300]}",
             "Choose another --opset, or another estimator; the original is untouched.",
         ) from error
-    names = [output.name for output in session.get_outputs()]
+    names = [output.name for output in loaded.get_outputs()]
 
     def predict(tensors: Tensors) -> dict[str, Array]:
         feeds = {name: _fed(array) for name, array in tensors.items()}
         try:
-            answered = session.run(names, feeds)
+            answered = loaded.run(names, feeds)
         except Exception as error:
             raise Refused(
                 f"onnxruntime fails on the converted model: {' '.join(str(error).split())[:300]}",
