@@ -165,6 +165,7 @@ def quieten(*, verbose: bool) -> None:
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     if verbose:
         logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+        logging.getLogger("modelrel").setLevel(logging.DEBUG)  # what the model and its libraries print, line by line
         return
     warnings.filterwarnings("ignore")
     os.environ.setdefault("PYTHONWARNINGS", "ignore")

@@ -14,7 +14,7 @@ from modelrel.errors import ModelrelError
 from modelrel.registry import Registry
 
 _NEEDED: Final = (
-    "mlflow", "onnx", "onnxruntime", "skl2onnx", "onnxmltools", "scikit-learn", "numpy", "docker", "jinja2",
+    "mlflow", "onnx", "onnxruntime", "skl2onnx", "scikit-learn", "numpy", "docker", "jinja2",
 )  # fmt: skip
 _OPTIONAL: Final = {
     "xgboost": "models of the flavor xgboost cannot be converted",
