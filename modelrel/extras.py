@@ -9,16 +9,7 @@ from typing import Final
 
 from modelrel.errors import Unavailable
 
-EXTRAS: Final = {
-    "tensorflow": "tensorflow",
-    "keras": "tensorflow",
-    "tf_keras": "tensorflow",
-    "torch": "pytorch",
-    "catboost": "catboost",
-    "xgboost": "xgboost",
-    "lightgbm": "lightgbm",
-    "grpc": "grpc",
-}
+EXTRAS: Final = {"xgboost": "xgboost", "lightgbm": "lightgbm"}
 """Module name -> the extra of modelrel that brings it."""
 
 

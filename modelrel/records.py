@@ -83,7 +83,8 @@ def read(kind: type[Value], path: Path, key: str | None = None, **parents: objec
     """Return the value recorded at `path`, or None where there is none that still holds.
 
     It holds when no byte of it has changed, it was made with the same `key` (None: any) from the values given as
-    `parents`, and every file that it names has the recorded digest. `parents` are the fields that records leave out (`folder`, `source`, ...).
+    `parents`, and every file that it names has the recorded digest. `parents` are the fields that records leave
+    out (`folder`, `source`, ...).
     """
     try:
         record = _sealed(path)

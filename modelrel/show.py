@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from rich.console import RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from modelrel import records
 from modelrel.values import ParityReport, Signature, SourceModel
@@ -29,14 +31,14 @@ def as_json(value: Any) -> Any:
     return records.own_fields(value)
 
 
-def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
-    """Return a table; the first column stands out."""
+def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str | Text]]) -> Table:
+    """Return a table; what stands in brackets in a cell is text, not markup."""
     found = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="dim", title_style="bold")
     for index, column in enumerate(columns):
         right = column in {"time", "size"}
         found.add_column(column, justify="right" if right else "left", overflow="fold", no_wrap=index == 0)
     for row in rows:
-        found.add_row(*row)
+        found.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
     return found
 
 
@@ -76,8 +78,8 @@ def source_table(source: SourceModel, possible: Mapping[str, str]) -> Table:
     return table("", ("what", "value"), rows)
 
 
-def parity_table(report: ParityReport) -> Table:
-    """Return what `verify` shows: one row an output."""
+def parity(report: ParityReport) -> tuple[RenderableType, ...]:
+    """Return what `verify` shows: which rows, one line an output, and what a person should know."""
     rows = [
         (
             output.name,
@@ -85,13 +87,17 @@ def parity_table(report: ParityReport) -> Table:
             str(output.disagreements),
             f"{output.max_abs_error:.3g}",
             f"{output.max_rel_error:.3g}",
-            output.worst_source or "–",
+            output.worst_source if output.disagreements or output.max_abs_error else "–",
         )
         for output in report.outputs
     ]
     where = ", ".join(f"{count:,} {name}" for name, count in report.sources.items())
-    title = (
+    said = (
         f"{report.rows:,} rows ({where}); one row against batch {report.batch_max_abs_error:.3g}; "
         f"{report.original_us_per_row:.1f} µs a row in the original, {report.copy_us_per_row:.1f} in the copy"
     )
-    return table(title, ("output", "rows", "differ", "max abs", "max rel", "worst in"), rows)
+    return (
+        Text(said),
+        table("", ("output", "rows", "differ", "max abs", "max rel", "worst in"), rows),
+        *(Text(f"• {one}") for one in (*report.converted.notes, *report.findings)),
+    )

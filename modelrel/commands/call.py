@@ -68,7 +68,7 @@ class Call:
             # a log or a pipe has no width of its own: 80 columns would fold every row of a table
             console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
             for part in shown:
-                console.print(part)
+                console.print(part, markup=False)
 
     @contextmanager
     def release(self, text: str, options: ReleaseOptions) -> Iterator[Release]:

@@ -17,13 +17,18 @@ def register(app: typer.Typer) -> None:
 
 def doctor() -> None:
     """Show which tools, libraries and services are there, and what each missing one costs."""
+    from rich.text import Text
+
     from modelrel.errors import Unavailable
     from modelrel.show import as_json, table
     from modelrel.steps import doctor as step
 
     findings = step.examine(call().registry_uri, call().dist)
-    marks = {"ok": "[green]ok[/green]", "missing": "[yellow]missing[/yellow]", "broken": "[red]broken[/red]"}
-    rows = [(one.name, marks[one.state], one.detail, "" if one.state == "ok" else one.cost) for one in findings]
+    colours = {"ok": "green", "missing": "yellow", "broken": "red"}
+    rows = [
+        (one.name, Text(one.state, colours[one.state]), one.detail, "" if one.state == "ok" else one.cost)
+        for one in findings
+    ]
     broken = [one.name for one in findings if one.state == "broken"]
     call().result(
         {"findings": [as_json(one) for one in findings], "healthy": not broken},

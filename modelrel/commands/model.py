@@ -11,10 +11,8 @@ from modelrel.commands.call import Model, call, shared
 from modelrel.commands.settings import size
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from modelrel.steps.release import Release, ReleaseOptions
-    from modelrel.values import ConvertOptions, ParityReport, VerifyOptions
+    from modelrel.values import ConvertOptions, VerifyOptions
 
 To = Annotated[str, typer.Option("--to", metavar="FORMAT", help="The format of the copy: onnx.")]
 Force = Annotated[bool, typer.Option("--force", help="Do it again, even if it is up to date.")]
@@ -113,12 +111,6 @@ def results(release: Release) -> list[dict[str, Any]]:
     return [as_json(result) for result in release.results]
 
 
-def _said(parity: ParityReport) -> list[RenderableType]:
-    from rich.text import Text
-
-    return [Text(f"• {one}") for one in (*parity.converted.notes, *parity.findings)]
-
-
 def pull(model: Model, force: Force = False) -> None:
     """Fetch a version from the registry into the release folder."""
     from modelrel.show import as_json
@@ -147,7 +139,8 @@ def convert(
     force: Force = False,
 ) -> None:  # fmt: skip
     """Make the copy in another format, and verify that it answers as the original."""
-    from modelrel.show import as_json, parity_table
+    from modelrel.show import as_json
+    from modelrel.show import parity as shown
 
     asked = options(to, "convert verify" if force else "", opset=opset, seconds=seconds, memory=memory)
     with call().release(model, asked) as release:
@@ -155,8 +148,7 @@ def convert(
         call().result(
             {"converted": as_json(parity.converted), "parity": as_json(parity), "folder": str(release.folder),
              "stages": results(release)},
-            parity_table(parity),
-            *_said(parity),
+            *shown(parity),
             f"wrote {parity.converted.path}",
         )  # fmt: skip
 
@@ -166,7 +158,8 @@ def verify(
     seed: Seed = None, seconds: Seconds = None, memory: Memory = None, force: Force = False,
 ) -> None:  # fmt: skip
     """Compare the copy with the original again, on your rows and on rows made to find differences."""
-    from modelrel.show import as_json, parity_table
+    from modelrel.show import as_json
+    from modelrel.show import parity as shown
 
     asked = options(
         to, "verify" if force else "", data=data, rtol=rtol, atol=atol, rows=rows, seed=seed, seconds=seconds,
@@ -174,5 +167,4 @@ def verify(
     )  # fmt: skip
     with call().release(model, asked) as release:
         parity = release.parity()
-        shown = (parity_table(parity), *_said(parity))
-        call().result({"parity": as_json(parity), "stages": results(release)}, *shown)
+        call().result({"parity": as_json(parity), "stages": results(release)}, *shown(parity))

@@ -19,9 +19,6 @@ _NEEDED: Final = (
 _OPTIONAL: Final = {
     "xgboost": "models of the flavor xgboost cannot be converted",
     "lightgbm": "models of the flavor lightgbm cannot be converted",
-    "catboost": "models of the flavor catboost cannot be converted",
-    "tensorflow": "models of the flavor tensorflow cannot be converted",
-    "torch": "models of the flavor pytorch cannot be converted",
     "awslambdaric": "nothing: the smoke test of lambda fetches it when it needs it",
 }
 

@@ -56,8 +56,15 @@ def test_the_quick_reader_and_mlflow_agree(uri: str) -> None:
     quick, slow = open_lookup(uri), Mlflow(uri)
     assert quick is not None
     assert sorted(quick.names()) == sorted(slow.names()) == ["digits", "flowers"]
-    for ask in (lambda r: r.aliases("flowers"), lambda r: r.latest("flowers"), lambda r: r.latest("flowers", "Production"),
-                lambda r: r.version("flowers", "9"), lambda r: r.latest("nobody"), lambda r: r.aliases("nobody")):  # fmt: skip
+    questions = (
+        lambda registry: registry.aliases("flowers"),
+        lambda registry: registry.latest("flowers"),
+        lambda registry: registry.latest("flowers", "Production"),
+        lambda registry: registry.version("flowers", "9"),
+        lambda registry: registry.latest("nobody"),
+        lambda registry: registry.aliases("nobody"),
+    )
+    for ask in questions:
         assert ask(quick) == ask(slow)
     one, other = quick.version("flowers", "1"), slow.version("flowers", "1")
     assert one is not None
