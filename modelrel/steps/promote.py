@@ -59,8 +59,15 @@ def plan(smokes: tuple[SmokeReport, ...], registry: Registry, kind: Literal["ali
             f"{source.uri} is not a registered version, so it has no aliases",
             "Register it, then release NAME/VERSION.",
         )
-    if registry.version(source.name, source.version) is None:
+    found = registry.version(source.name, source.version)
+    if found is None:
         raise Invalid(f"the registry {registry.shown} has no version {source.label} (any more)", "Check --registry.")
+    if found.run_id and source.run_id and found.run_id != source.run_id:
+        raise Refused(
+            f"{source.label} in the registry {registry.shown} is of run {found.run_id}, but the evidence is about "
+            f"run {source.run_id}",
+            "Check --registry: this is another registry than the model was pulled from, or the version was made anew.",
+        )
     target = check_target(kind, to)
     return Promotion(
         smokes=smokes,

@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -297,3 +298,12 @@ def test_an_image_that_was_removed_is_built_again_and_its_options_are_remembered
     assert outcomes(again)["package docker"] == "done"
     assert again.json["packages"][0]["image"]["tags"] == [tag]
     subprocess.run(["docker", "image", "rm", "--force", tag], check=True, capture_output=True)
+
+
+def test_evidence_about_another_model_of_the_same_name_is_refused(run: Run, released: Path, own_registry: str) -> None:
+    """Another registry can have a flowers/2 of its own."""
+    with sqlite3.connect(own_registry.removeprefix("sqlite:///")) as database:
+        database.execute("update model_versions set run_id = 'another' where name = 'flowers' and version = 2")
+    done = run("promote", "flowers/2", "--to", "champion", "--registry", own_registry, "--json")
+    assert done.code == 4
+    assert "is of run another" in done.json["error"]["message"]
