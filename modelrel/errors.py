@@ -12,6 +12,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import ClassVar
 
 
@@ -69,6 +71,16 @@ class Interrupted(ModelrelError):
 
 FAMILIES = (Invalid, Unavailable, Refused, Conflict, Interrupted)
 """The families in the order of README's table."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return "Did you mean X? " for the nearest known name, or "" where none is near.
+
+    >>> did_you_mean("dokcer", ["docker", "lambda"])
+    'Did you mean docker? '
+    """
+    near = difflib.get_close_matches(name, list(known), 1, 0.5)
+    return f"Did you mean {near[0]}? " if near else ""
 
 
 def by_kind(kind: str, message: str, hint: str) -> ModelrelError:

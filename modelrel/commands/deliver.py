@@ -44,29 +44,18 @@ def register(app: typer.Typer) -> None:
         app.command()(shared(command))
 
 
-def check_target(name: str) -> str:
-    """Return the name of a target; raises `Invalid`, naming the nearest, where there is none of this name."""
-    import difflib
-
-    from modelrel.errors import Invalid
-    from modelrel.targets import TARGETS
-
-    if name in TARGETS:
-        return name
-    near = difflib.get_close_matches(name, list(TARGETS), 1)
-    hint = f"Did you mean {near[0]}? " if near else ""
-    raise Invalid(f"there is no target {name!r}", f"{hint}Targets: {', '.join(TARGETS)}.")
-
-
 def targets(given: list[str] | None) -> list[str]:
     """Return the targets that were asked for, each once; raises `Invalid` where there are none."""
     from modelrel.errors import Invalid
+    from modelrel.steps import package as step
     from modelrel.targets import TARGETS
 
     asked = call().settings.pick("release", "target", given, [])
     if not asked:
         raise Invalid("no target was named", f"Add --target: {', '.join(TARGETS)}.")
-    return list(dict.fromkeys(check_target(name) for name in asked))
+    for name in asked:
+        step.of(name)
+    return list(dict.fromkeys(asked))
 
 
 def package_options(target: str, given: dict[str, Any]) -> PackageOptions:

@@ -77,27 +77,15 @@ def verify_options(given: dict[str, Any], convert: ConvertOptions) -> VerifyOpti
     )
 
 
-def check_format(name: str) -> str:
-    """Return the name of a format; raises `Invalid`, naming the nearest, where there is none of this name."""
-    import difflib
-
-    from modelrel.errors import Invalid
-    from modelrel.formats import FORMATS
-
-    if name in FORMATS:
-        return name
-    near = difflib.get_close_matches(name, list(FORMATS), 1)
-    hint = f"Did you mean {near[0]}? " if near else ""
-    raise Invalid(f"there is no format {name!r}", f"{hint}Formats: {', '.join(FORMATS)}.")
-
-
 def options(to: str = "onnx", force: str = "", **given: Any) -> ReleaseOptions:
     """Return the options of a release; `force` names the stage to do again ("" none)."""
+    from modelrel.steps.convert import of
     from modelrel.steps.release import ReleaseOptions
 
+    of(to)
     convert = convert_options(given.get("opset"), given.get("seconds"), given.get("memory"))
     return ReleaseOptions(
-        format=check_format(to),
+        format=to,
         convert=convert,
         verify=verify_options(given, convert),
         force=frozenset(force.split()),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from modelrel.errors import Invalid
+from modelrel.errors import Invalid, did_you_mean
 
 FILE: Final = "modelrel.toml"
 
@@ -95,9 +94,8 @@ def _file(path: Path) -> dict[tuple[str, str], Any]:
 
 
 def _unknown(what: str, name: str, known: list[str]) -> Invalid:
-    near = difflib.get_close_matches(name, known, 1, 0.5)
-    hint = f"Did you mean {near[0]!r}? " if near else ""
-    return Invalid(f"{FILE} has {what}, which modelrel does not know", f"{hint}Known: {', '.join(known)}.")
+    hint = f"{did_you_mean(name, known)}Known: {', '.join(known)}."
+    return Invalid(f"{FILE} has {what}, which modelrel does not know", hint)
 
 
 def _typed(value: Any, kind: type, where: str) -> Any:

@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-import difflib
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modelrel.errors import Invalid
+from modelrel.errors import Invalid, did_you_mean
 from modelrel.registry.lookup import Lookup, VersionInfo, hide_credentials, open_lookup
 from modelrel.registry.reference import Reference
 
@@ -60,8 +59,7 @@ class Registry:
         name = reference.name
         names = self._lookup.names()
         if name not in names:
-            near = difflib.get_close_matches(name, names, 1)
-            hint = f"Did you mean {near[0]}?" if near else self._known(names)
+            hint = did_you_mean(name, names).strip() or self._known(names)
             return Invalid(f"the registry {self.shown} has no model {name!r}", hint)
         newest = self._lookup.latest(name)
         if newest is None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from modelrel import archive, extras
 from modelrel.environments import Limits, Worker
-from modelrel.errors import Invalid, Refused
+from modelrel.errors import Invalid, Refused, did_you_mean
 from modelrel.flavors import FLAVORS
 from modelrel.formats import FORMATS, Format
 from modelrel.probes import rows
@@ -72,11 +72,17 @@ def _example(source: SourceModel, note: Callable[[str], None]) -> dict[str, Arra
         return None
 
 
+def of(name: str) -> Format:
+    """Return the module of a format; raises `Invalid`, naming the nearest, where there is none of this name."""
+    if name in FORMATS:
+        return FORMATS[name]
+    hint = f"{did_you_mean(name, FORMATS)}Formats: {', '.join(sorted(FORMATS))}."
+    raise Invalid(f"there is no format {name!r}", hint)
+
+
 def possible(source: SourceModel, format: str) -> Format:  # noqa: A002
     """Return the format's module; raises `Refused` (or `Invalid`) where the model cannot become that."""
-    if format not in FORMATS:
-        raise Invalid(f"there is no format {format!r}", f"Formats: {', '.join(sorted(FORMATS))}.")
-    room = FORMATS[format]
+    room = of(format)
     if source.flavor not in FLAVORS or source.flavor not in room.FLAVORS:
         able = sorted(name for name, other in FORMATS.items() if source.flavor in other.FLAVORS)
         ways = f"It can become {', '.join(able)}." if able else f"{format} takes {', '.join(sorted(room.FLAVORS))}."

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from modelrel import archive, extras, render
-from modelrel.errors import Invalid
+from modelrel.errors import Invalid, did_you_mean
 from modelrel.targets import TARGETS, payload
 from modelrel.targets.delivery import Note, Places, Target
 from modelrel.values import Package, PackageOptions, ParityReport, digest
@@ -21,7 +20,7 @@ def package(parity: ParityReport, target: str, options: PackageOptions, note: No
     Raises `Invalid` for an unknown target, options that do not fit it, or a template that does not render;
     `Unavailable` where wheels or a base image cannot be had; `Refused` where the result breaks a platform's limit.
     """
-    room = _target(target)
+    room = of(target)
     chosen = room.options(options)
     top = folder(parity, target)
     with archive.fresh_folder(top) as into:
@@ -49,12 +48,12 @@ def folder(parity: ParityReport, target: str) -> Path:
 
 def stands(package: Package, options: PackageOptions) -> bool:
     """Return whether what a packaging left outside the release folder (an image) is still there."""
-    return _target(package.target).stands(package, options)
+    return of(package.target).stands(package, options)
 
 
 def tools(target: str, options: PackageOptions) -> Mapping[str, str]:
     """Return what else decides the bytes: versions, and digests of the templates and of the serving folder."""
-    room = _target(target)
+    room = of(target)
     chosen = room.options(options)
     ours = {name: archive.sha256(path) for name, path in payload.serving_files().items()}
     return {
@@ -76,9 +75,9 @@ def _digests(top: Path) -> dict[str, str]:
     return {name: archive.sha256(top / name) for name in render.names(top)}
 
 
-def _target(name: str) -> Target:
+def of(name: str) -> Target:
+    """Return the module of a target; raises `Invalid`, naming the nearest, where there is none of this name."""
     if name in TARGETS:
         return TARGETS[name]
-    near = difflib.get_close_matches(name, TARGETS, n=1, cutoff=0.5)
-    meant = f"Did you mean {near[0]}? " if near else ""
-    raise Invalid(f"there is no target {name!r}", f"{meant}Targets: {', '.join(TARGETS)}.")
+    hint = f"{did_you_mean(name, TARGETS)}Targets: {', '.join(TARGETS)}."
+    raise Invalid(f"there is no target {name!r}", hint)

@@ -23,8 +23,8 @@ def test_the_command_line_wins_over_the_environment_and_that_over_the_file(tmp_p
 @pytest.mark.parametrize(
     ("text", "words", "hint"),
     [
-        ("[release]\ndits = 'x'", "the key 'dits' in [release]", "Did you mean 'dist'?"),
-        ("[dokcer]\nx = 1", "the section [dokcer]", "Did you mean 'docker'?"),
+        ("[release]\ndits = 'x'", "the key 'dits' in [release]", "Did you mean dist?"),
+        ("[dokcer]\nx = 1", "the section [dokcer]", "Did you mean docker?"),
         ("dist = 'x'", "the section [dist]", "Known: release"),
         ("[verify]\nrtol = 'much'", "[verify] rtol is 'much', not a number", "Correct"),
         ("[docker]\nrender_only = 1", "not true or false", "Correct"),
