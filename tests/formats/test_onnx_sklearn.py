@@ -223,11 +223,6 @@ def test_words_cut_by_the_default_pattern_are_refused(tmp_path: Path) -> None:
     assert "TfidfVectorizer" in refusal(model, TEXTS, tmp_path).message
 
 
-def test_histogram_boosting_is_refused_by_name(tmp_path: Path) -> None:
-    model = ensemble.HistGradientBoostingClassifier(max_iter=3).fit(IRIS.data, IRIS.target)
-    assert "HistGradientBoostingClassifier" in refusal(model, IRIS.data, tmp_path).message
-
-
 def test_an_estimator_without_converter_is_refused_by_name_and_step(tmp_path: Path) -> None:
     model = make_pipeline(StandardScaler(), KernelRidge()).fit(IRIS.data, IRIS.target)
     message = refusal(model, IRIS.data, tmp_path).message

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from modelrel.formats.onnx import from_lightgbm, from_xgboost, sklearn_trees, trees
+from modelrel.formats.onnx import from_lightgbm, from_xgboost, sklearn_hist, sklearn_trees, trees
 from modelrel.formats.onnx.trees import Tree
 from modelrel.values import Signature
 
@@ -62,6 +62,8 @@ def _follow(step: Any, ways: list[Way], names: Sequence[str], said: list[dict[st
     if kind == "SimpleImputer":
         return _imputed(step, ways, said)
     forest = _forest(step)
+    if hasattr(step, "_predictors"):
+        _codes(sklearn_hist.categories(step), ways, said)
     if forest:
         _split(trees.thresholds(forest, len(ways)), ways, said)
     return None
@@ -73,6 +75,8 @@ def _forest(step: Any) -> list[Tree]:
         return from_xgboost.forest(step)
     if library == "lightgbm":
         return from_lightgbm.forest(step)
+    if hasattr(step, "_predictors"):
+        return sklearn_hist.forest(step)
     return sklearn_trees.forest(step)
 
 
@@ -135,6 +139,16 @@ def _categories(step: Any, ways: list[Way], said: list[dict[str, object]]) -> No
             if any(value is None or value != value for value in listed):  # noqa: PLR0124 - only NaN is not itself
                 said[way.source]["exclusive"] = [""]  # it stands for "missing" in the copy
             said[way.source]["categories"] = [value for value in listed if isinstance(value, str | int | bool)]
+
+
+def _codes(known: dict[int, list[Any]], ways: list[Way], said: list[dict[str, object]]) -> None:
+    """Note the categories of features that come straight from an input."""
+    for index, listed in known.items():
+        way = ways[index]
+        if way.source >= 0 and (way.scale, way.shift) == (1.0, 0.0):
+            said[way.source]["categories"] = [value for value in listed if value is not None]
+            if None in listed:
+                said[way.source]["exclusive"] = [""]  # it stands for "missing" in the copy
 
 
 def _split(thresholds: list[list[float]], ways: list[Way], said: list[dict[str, object]]) -> None:

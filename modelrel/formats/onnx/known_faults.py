@@ -16,11 +16,6 @@ def refuse(native: Any) -> None:
     """Raise `Refused` where a part of the model has a converter that fails, or one that is silently wrong."""
     for part in parts(native):
         name = type(part).__name__
-        if name.startswith("HistGradientBoosting"):
-            raise Refused(
-                f"{name} has no exact converter to ONNX here yet",
-                "Train GradientBoosting, RandomForest, XGBoost or LightGBM, which have.",
-            )
         if name in ("TfidfVectorizer", "CountVectorizer") and part.token_pattern != _TOKENS:
             # ONNX cuts words by an RE2 expression; scikit-learn's default needs look-around and Unicode classes.
             raise Refused(

@@ -7,7 +7,7 @@ skl2onnx 1.20 writes float32 trees and never reads `missing_go_to_left`, so it i
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from onnx import TensorProto, helper
@@ -16,6 +16,15 @@ from modelrel.errors import Refused
 from modelrel.formats.onnx import links, trees
 from modelrel.formats.onnx.graph import Nodes
 from modelrel.formats.onnx.trees import Mode, Tree
+from modelrel.values import Scalar
+
+OPTIONS: Final = {
+    "zipmap": [True, False, "columns"],
+    "nocl": [True, False],
+    "output_class_labels": [False, True],
+    "raw_scores": [False, True],
+}
+"""What skl2onnx may ask of a classifier's converter."""
 
 
 def register() -> None:
@@ -25,8 +34,6 @@ def register() -> None:
     from skl2onnx.shape_calculators.isolation_forest import calculate_isolation_forest_output_shapes
     from sklearn import ensemble, tree
 
-    options = {"zipmap": [True, False, "columns"], "nocl": [True, False], "output_class_labels": [False, True]}
-    options["raw_scores"] = [False, True]
     for kind in (
         tree.DecisionTreeClassifier,
         tree.ExtraTreeClassifier,
@@ -36,7 +43,7 @@ def register() -> None:
     ):
         calculate = shapes.calculate_linear_classifier_output_shapes
         update_registered_converter(
-            kind, f"Modelrel{kind.__name__}", calculate, _classifier, overwrite=True, options=options
+            kind, f"Modelrel{kind.__name__}", calculate, _classifier, overwrite=True, options=OPTIONS
         )
     for kind in (
         tree.DecisionTreeRegressor,
@@ -109,9 +116,16 @@ def _classifier(scope: Any, operator: Any, container: Any) -> None:
     else:
         probabilities = trees.looked_up(nodes, x, forest(native), _tables(native))
         index = links.largest(nodes, probabilities)
-    known = native.classes_ if native.classes_.dtype.kind in "OUS" else native.classes_.astype(np.int64)
-    label, _ = links.labels(nodes, index, known.tolist())
+    label, _ = links.labels(nodes, index, known_classes(native))
     finish(nodes, container, operator, (label, probabilities))
+
+
+def known_classes(native: Any) -> list[Scalar]:
+    """Return the class labels; numbers as integers where that loses nothing, which is what skl2onnx declares."""
+    known = native.classes_
+    whole = known.dtype.kind not in "OUS" and (known == np.trunc(known)).all()
+    found: list[Scalar] = (known.astype(np.int64) if whole else known).tolist()
+    return found
 
 
 def _regressor(scope: Any, operator: Any, container: Any) -> None:

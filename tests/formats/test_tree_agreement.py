@@ -1,0 +1,241 @@
+"""Random ensembles of each library: the interpreter, the copy and the original take the same leaves."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightgbm
+import numpy as np
+import onnxruntime
+import pytest
+import xgboost
+from onnx import TensorProto, helper
+from sklearn import ensemble, tree
+
+from modelrel.formats.onnx import from_lightgbm, from_xgboost, interpreted, sklearn_hist, sklearn_trees, trees
+from modelrel.formats.onnx.graph import DOMAIN_ML, Nodes
+from modelrel.formats.onnx.opsets import ML_TREES, NEWEST
+from modelrel.formats.onnx.trees import Mode
+from tests.models import compared
+
+LIBRARIES = ("sklearn", "hist", "xgboost", "lightgbm")
+SEEDS = range(15)
+_LARGEST = float(np.finfo(np.float32).max)  # what goes beyond is refused by scikit-learn's trees
+CASES = [(library, seed) for library in LIBRARIES for seed in SEEDS]
+
+
+@functools.cache
+def trained(library: str, seed: int) -> tuple[Any, Any]:
+    """Return a fitted model and its rows: columns of numbers, of gaps, and (the last one) of categories."""
+    random = np.random.default_rng([seed, LIBRARIES.index(library)])
+    dtype = random.choice(["float32", "float64"])
+    data = np.c_[random.normal(0, 1, (150, 3)), random.integers(0, random.integers(3, 50), 150)].astype(dtype)
+    data[:, 1] = np.round(data[:, 1], 1)
+    if seed % 3:
+        data[random.random(data.shape) < 0.15] = np.nan
+    filled = np.nan_to_num(data)
+    score = filled[:, 0] + filled[:, 1] * filled[:, 2] + (filled[:, 3] % 3 == 1) + random.normal(0, 0.3, 150)
+    kind = ("numbers", "two", "three")[seed % 5 % 3]
+    cuts = {"two": [0.5], "three": [0, 1]}.get(kind)
+    target = np.abs(score) + 0.1 if cuts is None else np.searchsorted(cuts, score)
+    model = _MODELS[library](random, kind)
+    return model.fit(data, target, sample_weight=random.uniform(0.2, 2, 150)), data
+
+
+def _sklearn(random: Any, kind: str) -> Any:
+    number = int(random.integers(6))
+    named = ["DecisionTree", "RandomForest", "ExtraTrees", "DecisionTree", "ExtraTree", "RandomForest"][number]
+    room = tree if hasattr(tree, f"{named}Classifier") else ensemble
+    options: dict[str, Any] = {"max_depth": int(random.integers(1, 8)), "random_state": 0}
+    if room is ensemble:
+        options["n_estimators"] = int(random.integers(2, 9))
+    return getattr(room, named + ("Regressor" if kind == "numbers" else "Classifier"))(**options)
+
+
+def _hist(random: Any, kind: str) -> Any:
+    options: dict[str, Any] = {
+        "max_iter": int(random.integers(1, 12)),
+        "min_samples_leaf": int(random.integers(1, 10)),
+        "max_leaf_nodes": int(random.integers(2, 20)),
+        "max_bins": int(random.choice([60, 255])),
+        "categorical_features": [3] if random.random() < 0.7 else None,
+    }
+    if kind == "numbers":
+        return ensemble.HistGradientBoostingRegressor(
+            loss=str(random.choice(["squared_error", "poisson", "gamma", "absolute_error"])), **options
+        )
+    return ensemble.HistGradientBoostingClassifier(**options)
+
+
+def _xgboost(random: Any, kind: str) -> Any:
+    options: dict[str, Any] = {
+        "n_estimators": int(random.integers(1, 8)),
+        "max_depth": int(random.integers(1, 7)),
+        "num_parallel_tree": int(random.integers(1, 3)),
+        "subsample": 0.8,
+        "booster": str(random.choice(["gbtree", "dart"])),
+        "n_jobs": 1,
+    }
+    if kind == "numbers":
+        named = ["reg:squarederror", "count:poisson", "reg:gamma", "reg:tweedie", "reg:absoluteerror"]
+        return xgboost.XGBRegressor(objective=str(random.choice(named)), **options)
+    return xgboost.XGBClassifier(**options)
+
+
+class _Categorical:
+    """LightGBM's own training, which takes the categorical column's number beside the rows."""
+
+    def __init__(self, options: dict[str, Any], rounds: int) -> None:
+        self.options, self.rounds = options, rounds
+
+    def fit(self, data: Any, target: Any, sample_weight: Any) -> Any:
+        rows = lightgbm.Dataset(data, target, weight=sample_weight, categorical_feature=[3])
+        return lightgbm.train(self.options, rows, self.rounds)
+
+
+def _lightgbm(random: Any, kind: str) -> Any:
+    named = {
+        "numbers": ["regression", "poisson", "tweedie", "huber"],
+        "two": ["binary", "cross_entropy"],
+        "three": ["multiclass", "multiclassova"],
+    }
+    options = {
+        "objective": str(random.choice(named[kind])),
+        "num_class": 3 if kind == "three" else 1,
+        "boosting": str(random.choice(["gbdt", "dart", "rf"])),
+        "bagging_fraction": 0.7,
+        "bagging_freq": 1,
+        "min_data_in_leaf": int(random.integers(2, 12)),
+        "min_data_per_group": 2,
+        "max_cat_to_onehot": int(random.choice([1, 100])),
+        "num_leaves": int(random.integers(2, 20)),
+        "num_threads": 1,
+        "verbose": -1,
+    }
+    return _Categorical(options, int(random.integers(1, 9)))
+
+
+_MODELS = {"sklearn": _sklearn, "hist": _hist, "xgboost": _xgboost, "lightgbm": _lightgbm}
+
+
+def asked(found: list[Any], data: Any) -> Any:
+    """Return real rows with each threshold and its neighbours, gaps, and categories nobody trained on put in."""
+    random = np.random.default_rng(0)
+    values = [(column, value) for column in range(4) for value in (np.nan, 0.0, -0.0, -1.0, 1.5, 49.0, 77.0, -0.5)]
+    for single in found:
+        for feature, threshold in zip(single.feature, single.threshold, strict=True):
+            middle = data.dtype.type(threshold)
+            near = [np.nextafter(middle, data.dtype.type(way)) for way in (-np.inf, np.inf)]
+            values += [(int(feature), value) for value in (middle, *near) if np.isfinite(value)]
+    values = [(column, value) for column, value in values if not abs(value) > _LARGEST]
+    rows = data[random.integers(0, len(data), len(values))].copy()
+    for row, (column, value) in enumerate(values):
+        rows[row, column] = value
+    return rows
+
+
+def _forest(model: Any, library: str) -> list[Any]:
+    readers: dict[str, Any] = {"sklearn": sklearn_trees, "hist": sklearn_hist, "xgboost": from_xgboost}
+    found: list[Any] = readers.get(library, from_lightgbm).forest(model)
+    return found
+
+
+def _leaves(model: Any, library: str, rows: Any) -> Any:
+    """Return the original's leaves, (rows, trees): what it gives for them where it does not number them."""
+    if library == "sklearn":
+        singles = [single.tree_ for single in getattr(model, "estimators_", [model])]
+        ends = np.stack([single.apply(rows.astype(np.float32)) for single in singles], axis=1)
+        return np.stack(
+            [np.cumsum(single.children_left < 0)[end] - 1 for single, end in zip(singles, ends.T, strict=True)], axis=1
+        )
+    if library == "hist":
+        seen = model._preprocess_X(rows, reset=False)
+        sets, places = model._bin_mapper.make_known_categories_bitsets()
+        return np.stack(
+            [single.predict(seen, sets, places, 1) for round_ in model._predictors for single in round_], axis=1
+        )
+    if library == "xgboost":
+        booster = model.get_booster()
+        ends = booster.predict(xgboost.DMatrix(rows), pred_leaf=True).reshape(len(rows), -1).astype(int)
+        frame = booster.trees_to_dataframe()
+        numbers = [np.cumsum(part.Feature.to_numpy() == "Leaf") - 1 for _, part in frame.groupby("Tree")]
+        return np.stack([number[end] for number, end in zip(numbers, ends.T, strict=True)], axis=1)
+    return model.predict(rows, pred_leaf=True).reshape(len(rows), -1)
+
+
+def _seen(model: Any, library: str, rows: Any) -> Any:
+    """Return the rows as the trees see them."""
+    if library in ("sklearn", "xgboost"):
+        return rows.astype(np.float32).astype(np.float64)
+    if library == "hist":
+        seen = np.asarray(rows, np.float64).copy()
+        for index, known in sklearn_hist.categories(model).items():
+            places = [known.index(value) if value in known else -1 for value in seen[:, index].tolist()]
+            seen[:, index] = places
+        return seen
+    seen = np.asarray(rows, np.float64).copy()
+    seen[np.abs(seen) <= np.float32(1e-35)] = 0
+    if any((single.mode == Mode.MEMBER).any() for single in from_lightgbm.forest(model)):
+        seen[:, 3] = np.trunc(seen[:, 3])
+    return seen
+
+
+def _run(found: list[Any], seen: Any) -> Any:
+    """Return the leaves' numbers as ONNX Runtime finds them, (rows, trees)."""
+    nodes = Nodes()
+    numbered = [replace(single, leaves=np.arange(len(single.leaves), dtype=np.float64)) for single in found]
+    result = trees.summed(nodes, "X", numbered, np.arange(len(found)), len(found))
+    graph = helper.make_graph(
+        nodes.nodes,
+        "leaves",
+        [helper.make_tensor_value_info("X", TensorProto.DOUBLE, [None, 4])],
+        [helper.make_tensor_value_info(result, TensorProto.DOUBLE, None)],
+        initializer=nodes.constants,
+    )
+    opsets = [helper.make_opsetid("", NEWEST), helper.make_opsetid(DOMAIN_ML, ML_TREES)]
+    content = helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    return session.run(None, {"X": seen})[0].astype(int)
+
+
+@pytest.mark.parametrize(("library", "seed"), CASES)
+def test_the_interpreter_takes_the_leaves_of_the_original(library: str, seed: int) -> None:
+    model, data = trained(library, seed)
+    found = _forest(model, library)
+    rows = asked(found, data)
+    seen = _seen(model, library, rows)
+    ends = np.stack([interpreted.reached(single, seen) for single in found], axis=1)
+    if library == "hist":
+        given = [single.leaves[end] for single, end in zip(found, ends.T, strict=True)]
+        ends = np.stack(given, axis=1)
+    assert (ends == _leaves(model, library, rows)).all()
+
+
+@pytest.mark.parametrize(("library", "seed"), CASES)
+def test_onnx_runtime_takes_the_leaves_of_the_interpreter(library: str, seed: int) -> None:
+    model, data = trained(library, seed)
+    found = _forest(model, library)
+    seen = _seen(model, library, asked(found, data))
+    ends = np.stack([interpreted.reached(single, seen) for single in found], axis=1)
+    assert (_run(found, seen) == ends).all()
+
+
+@pytest.mark.parametrize(("library", "seed"), CASES)
+def test_the_copy_gives_the_answers_of_the_original(library: str, seed: int, tmp_path: Path) -> None:
+    model, data = trained(library, seed)
+    found = compared(model, data, tmp_path, "sklearn" if library == "hist" else library, count=150)  # type: ignore[arg-type]
+    assert (found.labels, found.numbers < (1e-6 if library == "xgboost" else 1e-14)) == (0, True)
+
+
+def test_the_interpreter_adds_trees_up_in_the_columns_of_their_targets() -> None:
+    model, data = trained("xgboost", 2)
+    found = _forest(model, "xgboost")
+    seen = _seen(model, "xgboost", data)
+    targets = np.arange(len(found)) % 3
+    by_hand = [
+        sum(single.leaves[interpreted.reached(single, seen)] for single in found[column::3]) for column in range(3)
+    ]
+    assert np.array_equal(interpreted.sums(found, seen, targets, 3), np.stack(by_hand, axis=1))
