@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from onnx import TensorProto
 
-from modelrel.formats.onnx import from_lightgbm, from_xgboost, sklearn_trees
+from modelrel.formats.onnx import from_lightgbm, from_xgboost, sklearn_tail, sklearn_trees
 from modelrel.formats.onnx.graph import Nodes
 from modelrel.formats.order import Order
 
@@ -24,6 +24,7 @@ _KEEP_SPARSE: Final = frozenset(
 def register(order: Order) -> None:
     """Make skl2onnx convert these steps with this module (in this process)."""
     sklearn_trees.register()
+    sklearn_tail.register()
     _register_scaler(all(spec.datatype in ("FP32", "BYTES") for spec in order.signature.inputs))
     # A model that uses them has imported them; nothing is imported for one that does not.
     for library, names in (
