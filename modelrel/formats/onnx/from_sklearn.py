@@ -12,6 +12,7 @@ from modelrel.formats.onnx import hints, known_faults, sklearn_options, sklearn_
 from modelrel.formats.onnx.graph import DOMAIN_ML, Core
 from modelrel.formats.onnx.opsets import ML, ML_TREES, NEWEST
 from modelrel.formats.onnx.repair import repaired
+from modelrel.formats.onnx.sklearn_plain import plain
 from modelrel.formats.order import Order
 
 _FLOAT_NOTE: Final = "computes in float32, because its operators have no float64 form"
@@ -21,7 +22,7 @@ def write(native: Any, order: Order) -> Core:
     """Return the converted core; raises `Refused` for an estimator that has no exact converter."""
     from skl2onnx.common.exceptions import MissingConverter, MissingShapeCalculator
 
-    native = _searched(copy.copy(native))
+    native = plain(native)
     known_faults.refuse(native)
     sklearn_steps.register(order)
     merged = order.signature.kind == "tensor" or not _reads_columns(native, order)
@@ -65,16 +66,6 @@ def _converted(native: Any, order: Order, merged: bool, double: bool) -> onnx.Mo
     declared = (("", order.opset or NEWEST), (DOMAIN_ML, ML_TREES if trees else ML))
     model.opset_import.extend([*(onnx.helper.make_opsetid(*entry) for entry in declared), *others])
     return model
-
-
-def _searched(native: Any) -> Any:
-    """Return the estimator that a finished search predicts with, in the place of the search."""
-    while hasattr(native, "best_estimator_"):
-        native = native.best_estimator_
-    if hasattr(native, "steps"):
-        native = copy.copy(native)
-        native.steps = [(name, _searched(step)) for name, step in native.steps]
-    return native
 
 
 def _adapted(native: Any) -> Any:

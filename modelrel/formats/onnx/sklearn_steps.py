@@ -24,8 +24,9 @@ _KEEP_SPARSE: Final = frozenset(
 def register(order: Order) -> None:
     """Make skl2onnx convert these steps with this module (in this process)."""
     sklearn_trees.register()
-    sklearn_tail.register()
-    _register_scaler(all(spec.datatype in ("FP32", "BYTES") for spec in order.signature.inputs))
+    single = all(spec.datatype in ("FP32", "BYTES") for spec in order.signature.inputs)
+    sklearn_tail.register(single=single)
+    _register_scaler(single)
     # A model that uses them has imported them; nothing is imported for one that does not.
     for library, names in (
         ("xgboost", ("XGBClassifier", "XGBRFClassifier", "XGBRegressor", "XGBRFRegressor")),

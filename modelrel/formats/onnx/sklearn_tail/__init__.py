@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from modelrel.formats.onnx.sklearn_tail import distances, linear
+from modelrel.formats.onnx.sklearn_tail import composed, declared, distances, encoders, linear, neighbours
 from modelrel.formats.onnx.sklearn_tail.declared import STEP
 
 __all__ = ["STEP", "register"]
 
 
-def register() -> None:
-    """Make skl2onnx convert these estimators with this package (in this process)."""
-    for module in (linear, distances):
+def register(*, single: bool) -> None:
+    """Make skl2onnx convert these estimators with this package (in this process); `single`: from float32 rows."""
+    declared.single(single)
+    for module in (linear, distances, neighbours, encoders, composed):
         module.register()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -26,6 +26,10 @@ class Part:
     nodes: Nodes
     x: str
     opset: int
+    columns: tuple[tuple[str, int, bool], ...] = ()
+    """Each feature's tensor, its place there, and whether it is text (which `x` cannot hold)."""
+    single: bool = False
+    """Whether every number comes in float32, where scikit-learn computes some things in float32 too."""
 
     def row(self, values: Any) -> str:
         """Return a float64 constant."""
@@ -64,17 +68,24 @@ class Part:
         renamed = inlined(model, {"X": x}, self.nodes)
         return [renamed[value.name] for value in model.graph.output]
 
+    def rounded(self, tensor: str) -> str:
+        """Return numbers as the original keeps them here: rounded to float32 where its inputs are."""
+        return self.nodes.cast(self.nodes.cast(tensor, TensorProto.FLOAT), TensorProto.DOUBLE) if self.single else tensor
+
     def refused(self, why: str, hint: str) -> Refused:
         """Return the error for this estimator: `why` follows its name."""
         return Refused(f"{type(self.native).__name__} {why}", hint)
 
 
+_SINGLE: Final = [False]
+"""Whether the model at hand gets all its numbers in float32; skl2onnx hands a converter nothing of ours."""
+
 Writer = Callable[[Part], "str | tuple[str, ...]"]
 """Adds an estimator's nodes and returns its results: label and numbers, or one tensor of numbers."""
 
 
-def declare(kind: type[Any], write: Writer) -> None:
-    """Make skl2onnx convert `kind` with `write` (in this process)."""
+def declare(kind: type[Any], write: Writer, *, columns: bool = False) -> None:
+    """Make skl2onnx convert `kind` with `write` (in this process); with `columns` it may get text, and no `x`."""
     from skl2onnx import update_registered_converter
     from sklearn.base import ClassifierMixin
 
@@ -85,11 +96,16 @@ def declare(kind: type[Any], write: Writer) -> None:
         kind,
         f"Modelrel{kind.__name__}",
         _shapes,
-        _converter(write),
+        _converter(write, columns=columns),
         overwrite=True,
         parser=None if classifies else _parsed,
         options=options if classifies else None,
     )
+
+
+def single(value: bool) -> None:  # noqa: FBT001 - says what it sets
+    """Say whether every number comes in float32, for the conversion that follows."""
+    _SINGLE[0] = value
 
 
 def one(kind: type[Any]) -> bool:
@@ -125,12 +141,28 @@ def _shapes(operator: Any) -> None:
         operator.outputs[0].type = StringTensorType([None]) if text else Int64TensorType([None])
 
 
-def _converter(write: Writer) -> Callable[[Any, Any, Any], None]:
+def _converter(write: Writer, *, columns: bool) -> Callable[[Any, Any, Any], None]:
     def convert(scope: Any, operator: Any, container: Any) -> None:
         nodes = Nodes(scope.get_unique_operator_name("modelrel"))
-        joined = [nodes.cast(variable.full_name, TensorProto.DOUBLE) for variable in operator.inputs]
-        x = nodes.add("Concat", *joined, axis=1) if len(joined) > 1 else joined[0]
-        results = write(Part(operator.raw_operator, nodes, x, container.target_opset))
+        if columns:
+            x, listed = "", tuple(_columns(operator, nodes))
+        else:
+            joined = [nodes.cast(variable.full_name, TensorProto.DOUBLE) for variable in operator.inputs]
+            x, listed = nodes.add("Concat", *joined, axis=1) if len(joined) > 1 else joined[0], ()
+        part = Part(operator.raw_operator, nodes, x, container.target_opset, listed, single=_SINGLE[0])
+        results = write(part)
         sklearn_trees.finish(nodes, container, operator, (results,) if isinstance(results, str) else results)
 
     return convert
+
+
+def _columns(operator: Any, nodes: Nodes) -> Iterator[tuple[str, int, bool]]:
+    """Yield each feature of all inputs."""
+    from skl2onnx.common.data_types import StringTensorType
+
+    for variable in operator.inputs:
+        text = isinstance(variable.type, StringTensorType)
+        name = variable.full_name if text else nodes.cast(variable.full_name, TensorProto.DOUBLE)
+        width = variable.type.shape[1] if len(variable.type.shape) > 1 else 1
+        count = width or getattr(operator.raw_operator, "n_features_in_", 1)
+        yield from ((name, place, text) for place in range(count))

@@ -187,12 +187,11 @@ def _propagated(part: Part) -> tuple[str, str]:
     """Write the labels of the training rows, weighed by a kernel or taken from the nearest ones."""
     native, nodes = part.native, part.nodes
     if native.kernel == "rbf":
-        weights = kernel(part, part.x, native.X_.astype(np.float64), "rbf", gamma=native.gamma)
+        weights = part.rounded(kernel(part, part.x, native.X_.astype(np.float64), "rbf", gamma=native.gamma))
         total = nodes.add("MatMul", weights, part.row(native.label_distributions_))
     elif native.kernel == "knn":
         gaps = squared(part, part.x, native.X_)
         count = nodes.constant([native.n_neighbors], np.int64)
-        nodes.add("Neg", gaps)
         index = lowest(part, gaps, count)[1]
         picked = nodes.add("Gather", part.row(native.label_distributions_), index, axis=0)
         total = nodes.add("ReduceSum", picked, nodes.constant([1], np.int64), keepdims=0)

@@ -95,7 +95,7 @@ def _boltzmann(part: Part) -> str:
 
 def _cosines(part: Part, x: str) -> str:
     native = part.native
-    turned = part.nodes.add("Cos", times(part, x, native.random_weights_, native.random_offset_))
+    turned = part.nodes.add("Cos", part.rounded(times(part, x, native.random_weights_, native.random_offset_)))
     return part.nodes.add("Mul", turned, part.row(np.sqrt(2.0 / native.n_components)))
 
 
