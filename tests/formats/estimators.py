@@ -12,6 +12,28 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.svm import LinearSVC
 from sklearn.utils import all_estimators
 
+REFUSED: Final = {
+    "ClassifierChain": "several targets",
+    "DictVectorizer": "dictionaries",
+    "DictionaryLearning": "optimisation",
+    "FeatureHasher": "MurmurHash3",
+    "GaussianProcessClassifier": "error function",
+    "HashingVectorizer": "MurmurHash3",
+    "HistGradientBoostingClassifier": "no exact converter",
+    "HistGradientBoostingRegressor": "no exact converter",
+    "Isomap": "no converter",
+    "LatentDirichletAllocation": "until it converges",
+    "LocallyLinearEmbedding": "system of equations",
+    "MiniBatchDictionaryLearning": "optimisation",
+    "MiniBatchNMF": "until it converges",
+    "MultiLabelBinarizer": "sets of labels",
+    "MultiOutputClassifier": "several targets",
+    "NMF": "until it converges",
+    "PatchExtractor": "several rows for each row",
+    "SparseCoder": "optimisation",
+}
+"""Estimator -> words of the reason for which it is refused; every other one is equal, in float64 and float32."""
+
 KINDS: Final[dict[str, Any]] = {
     name: kind for name, kind in all_estimators() if hasattr(kind, "predict") or hasattr(kind, "transform")
 }
@@ -21,7 +43,23 @@ _LINE: Final = LogisticRegression(max_iter=1000)
 _MEMBERS: Final = [("line", _LINE), ("other", LogisticRegression(C=0.1))]
 _ROOT: Final = {"func": np.log1p, "inverse_func": np.expm1}
 
+_ALIKE: Final[dict[tuple[str, ...], dict[str, Any]]] = {
+    ("CCA", "PLSRegression", "PLSCanonical", "PLSSVD", "TruncatedSVD"): {"n_components": 2},
+    ("PCA", "IncrementalPCA", "FactorAnalysis", "FastICA", "KernelPCA"): {"n_components": 2},
+    ("Isomap", "LocallyLinearEmbedding", "LatentDirichletAllocation"): {"n_components": 2},
+    ("KMeans", "MiniBatchKMeans", "BisectingKMeans", "Birch"): {"n_clusters": 3},
+    ("SparsePCA", "MiniBatchSparsePCA", "MiniBatchDictionaryLearning"): {"n_components": 2},
+    ("ExtraTreesClassifier", "ExtraTreesRegressor", "RandomForestClassifier", "RandomForestRegressor"): {
+        "n_estimators": 5
+    },
+    ("GradientBoostingClassifier", "GradientBoostingRegressor"): {"n_estimators": 5},
+    ("HistGradientBoostingClassifier", "HistGradientBoostingRegressor"): {"max_iter": 5},
+    ("AdaBoostClassifier", "AdaBoostRegressor"): {"n_estimators": 5},
+    ("MLPClassifier", "MLPRegressor"): {"hidden_layer_sizes": (8,), "max_iter": 50},
+}
+
 ARGUMENTS: Final[dict[str, dict[str, Any]]] = {
+    **{name: said for names, said in _ALIKE.items() for name in names},
     "BaggingClassifier": {"n_estimators": 3},
     "BaggingRegressor": {"n_estimators": 3},
     "CalibratedClassifierCV": {"method": "isotonic", "cv": 2},
@@ -84,19 +122,6 @@ ARGUMENTS: Final[dict[str, dict[str, Any]]] = {
     "TunedThresholdClassifierCV": {"estimator": _LINE, "cv": 2},
     "VotingClassifier": {"estimators": _MEMBERS, "voting": "soft"},
     "VotingRegressor": {"estimators": [("line", Ridge()), ("other", LinearRegression())]},
-    **dict.fromkeys(["CCA", "PLSRegression", "PLSCanonical", "PLSSVD", "TruncatedSVD"], {"n_components": 2}),
-    **dict.fromkeys(["PCA", "IncrementalPCA", "FactorAnalysis", "FastICA", "KernelPCA"], {"n_components": 2}),
-    **dict.fromkeys(["Isomap", "LocallyLinearEmbedding", "LatentDirichletAllocation"], {"n_components": 2}),
-    **dict.fromkeys(["KMeans", "MiniBatchKMeans", "BisectingKMeans", "Birch"], {"n_clusters": 3}),
-    **dict.fromkeys(["SparsePCA", "MiniBatchSparsePCA", "MiniBatchDictionaryLearning"], {"n_components": 2}),
-    **dict.fromkeys(
-        ["ExtraTreesClassifier", "ExtraTreesRegressor", "RandomForestClassifier", "RandomForestRegressor"],
-        {"n_estimators": 5},
-    ),
-    **dict.fromkeys(["GradientBoostingClassifier", "GradientBoostingRegressor"], {"n_estimators": 5}),
-    **dict.fromkeys(["HistGradientBoostingClassifier", "HistGradientBoostingRegressor"], {"max_iter": 5}),
-    **dict.fromkeys(["AdaBoostClassifier", "AdaBoostRegressor"], {"n_estimators": 5}),
-    **dict.fromkeys(["MLPClassifier", "MLPRegressor"], {"hidden_layer_sizes": (8,), "max_iter": 50}),
 }
 """What differs from the constructor's own; random states are fixed for all that have one."""
 
@@ -108,6 +133,7 @@ _TWO: Final = {
     "CCA", "MultiOutputRegressor", "MultiTaskElasticNet", "MultiTaskElasticNetCV", "MultiTaskLasso",
     "MultiTaskLassoCV", "PLSCanonical", "PLSRegression", "PLSSVD", "RegressorChain",
 }  # fmt: skip
+_TWO_CLASSES: Final = {"ClassifierChain", "MultiOutputClassifier"}
 _TARGETS: Final = {"LabelBinarizer", "LabelEncoder"}
 _WORDS: Final = ["good film, it's great", "bad bad movie", "I don't like it", "naïve café", "great_one x y"]
 
@@ -131,43 +157,31 @@ def fit(model: Any, dtype: type[np.floating[Any]]) -> tuple[Any, Any]:
 
 
 def _data(name: str, dtype: Any, model: Any) -> tuple[Any, Any]:
+    """Return rows and a target (or None) that suit the estimator."""
     rows, classes = datasets.load_iris(return_X_y=True)
     random = np.random.default_rng(0)
     # Real numbers, not tenths: ties and rows on the edge of something are what the generated rows are for.
     rows = (rows + random.uniform(0, 0.05, rows.shape)).astype(dtype)
     numbers = 1 + rows @ np.array([0.5, 0.2, 1.0, 0.3]) + random.uniform(0, 0.5, len(rows))
-    if name in _TEXTS:
-        return np.array(_WORDS * 9, object), None
-    if name == "FeatureHasher":
-        return np.array([text.split()[:2] for text in _WORDS], object), None
-    if name == "DictVectorizer":
-        return [{"a": 1.0, "b": 2.0}, {"a": 3.0}], None
-    if name in _TARGETS:
-        return classes, None
-    if name == "MultiLabelBinarizer":
-        return np.stack([classes, classes + 1], axis=1), None
-    if name == "PatchExtractor":
-        return random.normal(size=(5, 4, 4)).astype(dtype), None
-    if name == "KernelCenterer":
-        return (rows @ rows.T).astype(dtype), None
-    if name == "IsotonicRegression":
-        return rows[:, 2:3], numbers
-    if name in _CODES:
-        return np.floor(rows), classes
-    if name in _GAPS:
-        return np.where(random.random(rows.shape) < 0.2, np.nan, rows).astype(dtype), None
-    if name in _TWO:
-        return rows, np.stack([numbers, rows @ [1.0, -1.0, 0.0, 0.5]], axis=1)
-    if name in ("MultiOutputClassifier", "ClassifierChain"):
-        return rows, np.stack([classes > 0, classes > 1], axis=1)
-    if name in _BINARY:
-        return rows, classes > 0
-    if name in ("BernoulliRBM",):
-        return (rows > 2).astype(dtype), None
-    if name in ("AdditiveChi2Sampler", "SkewedChi2Sampler"):
-        return rows, None
-    regression = getattr(model, "_estimator_type", "") == "regressor" or _regresses(model)
-    return rows, numbers if regression else classes
+    gaps = np.where(random.random(rows.shape) < 0.2, np.nan, rows).astype(dtype)
+    two = np.stack([numbers, rows @ [1.0, -1.0, 0.0, 0.5]], axis=1)
+    special: dict[str, tuple[Any, Any]] = {
+        "FeatureHasher": (np.array([text.split()[:2] for text in _WORDS], object), None),
+        "DictVectorizer": ([{"a": 1.0, "b": 2.0}, {"a": 3.0}], None),
+        "MultiLabelBinarizer": (np.stack([classes, classes + 1], axis=1), None),
+        "PatchExtractor": (random.normal(size=(5, 4, 4)).astype(dtype), None),
+        "KernelCenterer": ((rows @ rows.T).astype(dtype), None),
+        "IsotonicRegression": (rows[:, 2:3], numbers),
+        "BernoulliRBM": ((rows > 2).astype(dtype), None),
+        **dict.fromkeys(_TEXTS, (np.array(_WORDS * 9, object), None)),
+        **dict.fromkeys(_TARGETS, (classes, None)),
+        **dict.fromkeys(_CODES, (np.floor(rows), classes)),
+        **dict.fromkeys(_GAPS, (gaps, None)),
+        **dict.fromkeys(_TWO, (rows, two)),
+        **dict.fromkeys(_TWO_CLASSES, (rows, np.stack([classes > 0, classes > 1], axis=1))),
+        **dict.fromkeys(_BINARY, (rows, classes > 0)),
+    }
+    return special.get(name, (rows, numbers if _regresses(model) else classes))
 
 
 def _regresses(model: Any) -> bool:

@@ -146,6 +146,7 @@ def inlined(model: ModelProto, feeds: Mapping[str, str], nodes: Nodes) -> dict[s
         copy_node.input[:] = [renamed[name] for name in node.input]
         copy_node.output[:] = [renamed[name] for name in node.output]
         copy_node.ClearField("doc_string")
+        copy_node.ClearField("name")  # two models may have given the same one
         _rename_inside(copy_node, renamed)
         nodes.nodes.append(copy_node)
     return renamed

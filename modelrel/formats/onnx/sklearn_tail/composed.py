@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,7 @@ from modelrel.formats.onnx.sklearn_tail.distances import squared
 
 def register() -> None:
     """Make skl2onnx convert these estimators with this module (in this process)."""
-    from sklearn import calibration, compose, dummy, gaussian_process, isotonic, model_selection, multiclass
-    from sklearn import multioutput
+    from sklearn import calibration, compose, dummy, isotonic, model_selection, multiclass, multioutput
 
     declare(dummy.DummyClassifier, _same_class)
     declare(dummy.DummyRegressor, _same_number)
@@ -29,7 +27,6 @@ def register() -> None:
     declare(multiclass.OneVsRestClassifier, _one_against_all)
     declare(multiclass.OutputCodeClassifier, _coded)
     declare(multioutput.RegressorChain, _chained)
-    declare(gaussian_process.GaussianProcessClassifier, _processes)
 
 
 def _repeated(part: Part, row: Any) -> str:
@@ -44,7 +41,7 @@ def _same_class(part: Part) -> tuple[str, str]:
     native = part.native
     if native.strategy in ("uniform", "stratified"):
         raise part.refused(f"guesses at random (strategy={native.strategy!r})", "Train it with strategy='prior'.")
-    chosen = np.asarray(native.class_prior_).argmax()
+    chosen = int(np.asarray(native.class_prior_).argmax())
     if native.strategy == "constant":
         chosen = int(np.flatnonzero(native.classes_ == native.constant)[0])
     row = np.asarray(native.class_prior_) if native.strategy == "prior" else np.eye(len(native.classes_))[chosen]
@@ -90,7 +87,9 @@ def _transformed(part: Part) -> str:
     if kind == "RobustScaler":
         scaled = nodes.add("Mul", raw, part.row(1.0 if not back.with_scaling else back.scale_))
         return nodes.add("Add", scaled, part.row(0.0 if not back.with_centering else back.center_))
-    raise part.refused(f"transforms its target by {kind}", "Use a scaler, or func=numpy.log1p and inverse_func=numpy.expm1.")
+    raise part.refused(
+        f"transforms its target by {kind}", "Use a scaler, or func=numpy.log1p and inverse_func=numpy.expm1."
+    )
 
 
 def _undone(part: Part, raw: str, function: Any) -> str:
@@ -138,7 +137,8 @@ def _shares(part: Part, estimator: Any) -> str:
     return part.nodes.cast(part.inner(estimator, part.x)[1], TensorProto.DOUBLE)
 
 
-def _last(part: Part, tensor: str) -> str:
+def last(part: Part, tensor: str) -> str:
+    """Return the last column, (N, 1)."""
     return part.nodes.add("Gather", tensor, part.nodes.constant([-1], np.int64), axis=1)
 
 
@@ -152,7 +152,18 @@ def _binary(part: Part, estimator: Any) -> str:
         return part.column(part.nodes.cast(part.inner(estimator, part.x)[0], TensorProto.DOUBLE))
     if hasattr(estimator, "decision_function"):
         return decided(part, estimator, part.x)
-    return _last(part, _shares(part, estimator))
+    return last(part, _shares(part, estimator))
+
+
+def _second(part: Part, estimator: Any, decision: str) -> str:
+    """Return the probability of the second class; in double where a logistic one is far below float32's range."""
+    if type(estimator).__name__ in ("LogisticRegression", "LogisticRegressionCV"):
+        # onnxruntime's Sigmoid is 0 where the exponential is not yet, and the shares of several are compared.
+        nodes = part.nodes
+        rise = nodes.add("Exp", nodes.add("Min", decision, part.row(0.0)))
+        fall = nodes.add("Exp", nodes.add("Neg", nodes.add("Abs", decision)))
+        return part.rounded(nodes.add("Div", rise, nodes.add("Add", part.row(1.0), fall)))
+    return last(part, _shares(part, estimator))
 
 
 def _calibrated(part: Part) -> tuple[str, str]:
@@ -175,7 +186,7 @@ def _one_calibrated(part: Part, one: Any) -> str:
     raw = decided(part, estimator, part.x) if scored else _shares(part, estimator)
     two = len(one.classes) == 2
     if two and not scored:
-        raw = _last(part, raw)
+        raw = last(part, raw)
     if len(estimator.classes_) != len(one.classes):
         raise part.refused("was calibrated on parts without some classes", "Train it with stratified parts.")
     found = []
@@ -234,15 +245,16 @@ def _one_against_all(part: Part) -> tuple[str, str]:
     if not hasattr(native, "predict_proba"):
         return part.label(index), score
     columns = [
-        own if type(one).__name__ == "_ConstantPredictor" else _last(part, _shares(part, one))
+        own if type(one).__name__ == "_ConstantPredictor" else _second(part, one, own)
         for one, own in zip(native.estimators_, sure, strict=True)
     ]
     if len(columns) == 1:
         return part.label(index), links.both(nodes, columns[0])
-    return part.label(index), _normalised(part, nodes.add("Concat", *columns, axis=1))
+    return part.label(index), normalised(part, nodes.add("Concat", *columns, axis=1))
 
 
-def _normalised(part: Part, shares: str) -> str:
+def normalised(part: Part, shares: str) -> str:
+    """Return rows that sum to 1; a row of zeros stays."""
     nodes = part.nodes
     count = nodes.add("ReduceSum", shares, nodes.constant([1], np.int64), keepdims=1)
     none = nodes.add("Equal", count, part.row(0.0))
@@ -265,12 +277,3 @@ def _chained(part: Part) -> str:
         found.append(part.column(nodes.cast(own, TensorProto.DOUBLE)))
         x = nodes.add("Concat", x, found[-1], axis=1)
     return nodes.add("Concat", *(found[index] for index in np.argsort(native.order_)), axis=1)
-
-
-def _processes(part: Part) -> tuple[str, str]:
-    """Write Gaussian processes for several classes: one for each against the others, made to sum to 1."""
-    from skl2onnx.operator_converters import gaussian_process  # noqa: F401 - kept beside its registration
-
-    native, nodes = part.native, part.nodes
-    raise part.refused("has no exact converter to ONNX here yet", "Train another classifier.")
-    _ = copy, nodes, native

@@ -86,9 +86,10 @@ def spline(part: Part, x: str, native: Any, beyond: str) -> str:
     nodes = part.nodes
     ends = native.t[native.k], native.t[-native.k - 1]
     low, high = float(ends[0]), float(ends[1])
-    pieces = PPoly.from_spline(native)
-    inside = (pieces.x[:-1] >= low) & (pieces.x[:-1] < high) & (np.diff(pieces.x) > 0)
-    starts, tables = pieces.x[:-1][inside], pieces.c[:, inside, :]
+    pieces = [PPoly.from_spline((native.t, column, native.k)) for column in native.c.T]
+    knots = pieces[0].x
+    inside = (knots[:-1] >= low) & (knots[:-1] < high) & (np.diff(knots) > 0)
+    starts, tables = knots[:-1][inside], np.stack([piece.c[:, inside] for piece in pieces], axis=2)
     at = x
     if beyond == "periodic":
         turn = nodes.add("Div", nodes.add("Sub", x, part.row(low)), part.row(high - low))

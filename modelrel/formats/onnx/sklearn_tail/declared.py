@@ -70,7 +70,9 @@ class Part:
 
     def rounded(self, tensor: str) -> str:
         """Return numbers as the original keeps them here: rounded to float32 where its inputs are."""
-        return self.nodes.cast(self.nodes.cast(tensor, TensorProto.FLOAT), TensorProto.DOUBLE) if self.single else tensor
+        return (
+            self.nodes.cast(self.nodes.cast(tensor, TensorProto.FLOAT), TensorProto.DOUBLE) if self.single else tensor
+        )
 
     def refused(self, why: str, hint: str) -> Refused:
         """Return the error for this estimator: `why` follows its name."""
@@ -91,7 +93,8 @@ def declare(kind: type[Any], write: Writer, *, columns: bool = False) -> None:
 
     options = {"zipmap": [True, False, "columns"], "nocl": [True, False], "output_class_labels": [False, True]}
     options["raw_scores"] = [False, True]
-    classifies = issubclass(kind, ClassifierMixin) and not hasattr(kind, "get_support")
+    selects = hasattr(kind, "get_support")  # RFE counts as a classifier around one
+    classifies = issubclass(kind, ClassifierMixin) and not selects
     update_registered_converter(
         kind,
         f"Modelrel{kind.__name__}",
@@ -99,11 +102,11 @@ def declare(kind: type[Any], write: Writer, *, columns: bool = False) -> None:
         _converter(write, columns=columns),
         overwrite=True,
         parser=None if classifies else _parsed,
-        options=options if classifies else None,
+        options=options if classifies or selects else None,
     )
 
 
-def single(value: bool) -> None:  # noqa: FBT001 - says what it sets
+def single(value: bool) -> None:
     """Say whether every number comes in float32, for the conversion that follows."""
     _SINGLE[0] = value
 

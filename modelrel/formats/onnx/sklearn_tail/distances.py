@@ -55,7 +55,7 @@ def distance(part: Part, x: str, points: Any, metric: str, p: float = 2) -> str:
     if metric == "minkowski" and np.isfinite(p):
         total = _summed(part, x, points, lambda gap: nodes.add("Pow", nodes.add("Abs", gap), part.row(float(p))))
         return nodes.add("Pow", total, part.row(1 / p))
-    if metric == "chebyshev" or metric == "minkowski":
+    if metric in ("chebyshev", "minkowski"):
         return _summed(part, x, points, lambda gap: nodes.add("Abs", gap), "Max")
     raise part.refused(f"measures by {metric!r}, which has no proven copy", "Train it with metric='minkowski'.")
 

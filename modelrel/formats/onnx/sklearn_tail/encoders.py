@@ -45,7 +45,9 @@ def matched(part: Part, index: int, known: Any) -> str:
             "LabelEncoder", own, domain=DOMAIN_ML, keys_strings=words,
             values_int64s=list(range(len(words))), default_int64=-1,
         )  # fmt: skip
-        return nodes.cast(nodes.add("Equal", own, nodes.constant([np.arange(len(known))], np.int64)), TensorProto.DOUBLE)
+        return nodes.cast(
+            nodes.add("Equal", own, nodes.constant([np.arange(len(known))], np.int64)), TensorProto.DOUBLE
+        )
     numbers = known.astype(np.float64)
     same = nodes.add("Equal", own, part.row(numbers[None, :]))
     if np.isnan(numbers).any():
@@ -128,7 +130,9 @@ def _bins(part: Part) -> str:
         if len(inner):
             place = curves.steps(part, column(part, index), inner)
         else:
-            place = nodes.add("Mul", nodes.cast(nodes.add("IsNaN", column(part, index)), TensorProto.DOUBLE), part.row(0.0))
+            place = nodes.add(
+                "Mul", nodes.cast(nodes.add("IsNaN", column(part, index)), TensorProto.DOUBLE), part.row(0.0)
+            )
         if native.encode != "ordinal":
             known = np.arange(native.n_bins_[index], dtype=np.float64)
             place = nodes.cast(nodes.add("Equal", place, part.row(known[None, :])), TensorProto.DOUBLE)

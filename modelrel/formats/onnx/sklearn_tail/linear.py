@@ -5,13 +5,23 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto
 
-from modelrel.formats.onnx.sklearn_tail.declared import Part, declare
+from modelrel.formats.onnx import sklearn_trees, trees
+from modelrel.formats.onnx.sklearn_tail.declared import STEP, Part, declare
 
 
 def register() -> None:
     """Make skl2onnx convert these estimators with this module (in this process)."""
-    from sklearn import cluster, covariance, cross_decomposition, decomposition, kernel_approximation
-    from sklearn import feature_selection, neural_network, random_projection
+    from sklearn import (
+        cluster,
+        covariance,
+        cross_decomposition,
+        decomposition,
+        ensemble,
+        feature_selection,
+        kernel_approximation,
+        neural_network,
+        random_projection,
+    )
 
     for kind in (cross_decomposition.PLSRegression, cross_decomposition.PLSCanonical, cross_decomposition.CCA):
         declare(kind, _partial_least_squares)
@@ -27,6 +37,7 @@ def register() -> None:
     declare(kernel_approximation.SkewedChi2Sampler, _skewed)
     declare(kernel_approximation.AdditiveChi2Sampler, _additive)
     declare(kernel_approximation.PolynomialCountSketch, _sketch)
+    declare(ensemble.RandomTreesEmbedding, _leaves)
     declare(covariance.EllipticEnvelope, _envelope)
     for kind in (feature_selection.RFE, feature_selection.RFECV, feature_selection.SequentialFeatureSelector):
         declare(kind, _selected)
@@ -40,8 +51,6 @@ def times(part: Part, x: str, matrix: object, plus: object = None) -> str:
 
 def _partial_least_squares(part: Part) -> str:
     native = part.native
-    from modelrel.formats.onnx.sklearn_tail.declared import STEP
-
     centred = part.shifted(native._x_mean)
     if getattr(native, STEP, False):
         return times(part, part.nodes.add("Div", centred, part.row(native._x_std)), native.x_rotations_)
@@ -94,9 +103,14 @@ def _boltzmann(part: Part) -> str:
 
 
 def _cosines(part: Part, x: str) -> str:
-    native = part.native
-    turned = part.nodes.add("Cos", part.rounded(times(part, x, native.random_weights_, native.random_offset_)))
-    return part.nodes.add("Mul", turned, part.row(np.sqrt(2.0 / native.n_components)))
+    """Write random Fourier features; from float32 rows in float32, because a large angle loses digits there."""
+    native, nodes = part.native, part.nodes
+    kind = np.float32 if part.single else np.float64
+    x = nodes.cast(x, TensorProto.FLOAT) if part.single else x
+    angle = nodes.add("MatMul", x, nodes.constant(native.random_weights_, kind))
+    angle = nodes.add("Add", angle, nodes.constant(native.random_offset_, kind))
+    turned = nodes.add("Cos", nodes.cast(angle, TensorProto.DOUBLE))
+    return nodes.add("Mul", turned, part.row(np.sqrt(2.0 / native.n_components)))
 
 
 def _fourier(part: Part) -> str:
@@ -162,6 +176,17 @@ def _envelope(part: Part) -> tuple[str, str]:
     inside = nodes.add("GreaterOrEqual", decision, part.row(0.0))
     label = nodes.add("Where", inside, nodes.constant(1, np.int64), nodes.constant(-1, np.int64))
     return label, decision
+
+
+def _leaves(part: Part) -> str:
+    """Write RandomTreesEmbedding: a column for each leaf of each tree that a training row reached."""
+    native, nodes = part.native, part.nodes
+    x = nodes.cast(nodes.cast(part.x, TensorProto.FLOAT), TensorProto.DOUBLE)
+    encoder, found = native.one_hot_encoder_, []
+    for tree, single, known in zip(sklearn_trees.forest(native), native.estimators_, encoder.categories_, strict=True):
+        leaves = np.flatnonzero(single.tree_.children_left < 0)
+        found.append(trees.looked_up(nodes, x, [tree], [1.0 * (leaves[:, None] == known[None, :])]))
+    return nodes.add("Concat", *found, axis=1) if len(found) > 1 else found[0]
 
 
 def _selected(part: Part) -> str:

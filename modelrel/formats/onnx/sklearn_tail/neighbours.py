@@ -41,16 +41,11 @@ def _weights(part: Part, gaps: str, near: str = "") -> str:
         raise part.refused("weighs by a function", "Train it with weights='uniform' or 'distance'.")
     if native.weights == "distance":
         zero = nodes.cast(nodes.add("Equal", gaps, part.row(0.0)), TensorProto.DOUBLE)
-        some = nodes.add("Greater", nodes.add("ReduceMax", zero, keepdims=1, **axes(part, nodes)), part.row(0.0))
+        some = nodes.add("Greater", _total(part, zero), part.row(0.0))
         found = nodes.add("Where", some, zero, nodes.add("Reciprocal", gaps))
     else:
         found = nodes.add("Add", nodes.add("Mul", gaps, part.row(0.0)), part.row(1.0))
     return nodes.add("Where", near, found, part.row(0.0)) if near else found
-
-
-def axes(part: Part, nodes: Any) -> dict[str, Any]:  # noqa: ARG001 - one place that knows the operator's two forms
-    """Return ReduceMax's axis as the attribute that it was before opset 18."""
-    return {"axes": [1]} if part.opset < 18 else {}
 
 
 def _kept(part: Part) -> tuple[str, str]:
