@@ -158,11 +158,11 @@ def _binary(part: Part, estimator: Any) -> str:
 def _second(part: Part, estimator: Any, decision: str) -> str:
     """Return the probability of the second class; in double where a logistic one is far below float32's range."""
     if type(estimator).__name__ in ("LogisticRegression", "LogisticRegressionCV"):
-        # onnxruntime's Sigmoid is 0 where the exponential is not yet, and the shares of several are compared.
-        nodes = part.nodes
-        rise = nodes.add("Exp", nodes.add("Min", decision, part.row(0.0)))
-        fall = nodes.add("Exp", nodes.add("Neg", nodes.add("Abs", decision)))
-        return part.rounded(nodes.add("Div", rise, nodes.add("Add", part.row(1.0), fall)))
+        # As the original has it, in its own precision: the shares of several are compared, far below 1e-38 even.
+        nodes, kind = part.nodes, TensorProto.FLOAT if part.single else TensorProto.DOUBLE
+        rise = nodes.add("Exp", nodes.add("Neg", nodes.cast(decision, kind)))
+        one = nodes.constant(1.0, np.float32 if part.single else np.float64)
+        return nodes.cast(nodes.add("Reciprocal", nodes.add("Add", one, rise)), TensorProto.DOUBLE)
     return last(part, _shares(part, estimator))
 
 
