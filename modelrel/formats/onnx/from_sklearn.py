@@ -8,10 +8,11 @@ from typing import Any, Final
 import onnx
 
 from modelrel.errors import Refused
-from modelrel.formats.onnx import hints, known_faults, sklearn_steps
+from modelrel.formats.onnx import hints, known_faults, sklearn_options, sklearn_steps
 from modelrel.formats.onnx.graph import DOMAIN_ML, Core
 from modelrel.formats.onnx.opsets import ML, ML_TREES, NEWEST
 from modelrel.formats.onnx.repair import repaired
+from modelrel.formats.onnx.sklearn_plain import plain
 from modelrel.formats.order import Order
 
 _FLOAT_NOTE: Final = "computes in float32, because its operators have no float64 form"
@@ -21,7 +22,7 @@ def write(native: Any, order: Order) -> Core:
     """Return the converted core; raises `Refused` for an estimator that has no exact converter."""
     from skl2onnx.common.exceptions import MissingConverter, MissingShapeCalculator
 
-    native = _searched(copy.copy(native))
+    native = plain(native)
     known_faults.refuse(native)
     sklearn_steps.register(order)
     merged = order.signature.kind == "tensor" or not _reads_columns(native, order)
@@ -55,7 +56,7 @@ def _converted(native: Any, order: Order, merged: bool, double: bool) -> onnx.Mo
         native,
         name="core",
         initial_types=_types(order, merged, double),
-        options=_options(native, order),
+        options=sklearn_options.chosen(native, scores="scores" in order.answers.outputs),
         target_opset={"": order.opset or NEWEST, DOMAIN_ML: ML},
     )
     # skl2onnx declares the versions of what it wrote itself: neither our trees', nor any where it wrote nothing.
@@ -65,16 +66,6 @@ def _converted(native: Any, order: Order, merged: bool, double: bool) -> onnx.Mo
     declared = (("", order.opset or NEWEST), (DOMAIN_ML, ML_TREES if trees else ML))
     model.opset_import.extend([*(onnx.helper.make_opsetid(*entry) for entry in declared), *others])
     return model
-
-
-def _searched(native: Any) -> Any:
-    """Return the estimator that a finished search predicts with, in the place of the search."""
-    while hasattr(native, "best_estimator_"):
-        native = native.best_estimator_
-    if hasattr(native, "steps"):
-        native = copy.copy(native)
-        native.steps = [(name, _searched(step)) for name, step in native.steps]
-    return native
 
 
 def _adapted(native: Any) -> Any:
@@ -105,27 +96,6 @@ def _with_empty(known: Any, part: Any) -> Any:
     filled = known.copy()
     filled[missing] = ""
     return filled
-
-
-def _options(native: Any, order: Order) -> dict[int, dict[str, Any]]:
-    """Return the options of the last step: plain tensors instead of maps, and decision values where those are asked."""
-    from skl2onnx._supported_operators import sklearn_operator_name_map
-    from skl2onnx.common._registration import _converter_pool
-
-    final = native
-    while hasattr(final, "steps"):
-        final = final.steps[-1][1]
-    alias = sklearn_operator_name_map.get(type(final))
-    known = _converter_pool[alias].get_allowed_options() if alias in _converter_pool else None
-    wanted = {"zipmap": False, "raw_scores": "scores" in order.answers.outputs}
-    chosen = {name: value for name, value in wanted.items() if name in (known or ()) and (value or name == "zipmap")}
-    # Its default locale, en_US.UTF-8, is not installed in slim images, where the model would then not load.
-    texts = {
-        id(part): {"locale": "C.UTF-8"}
-        for part in known_faults.parts(native)
-        if type(part).__name__ in ("TfidfVectorizer", "CountVectorizer")
-    }
-    return ({id(final): chosen} if chosen else {}) | texts
 
 
 def _types(order: Order, merged: bool, double: bool) -> list[tuple[str, Any]]:

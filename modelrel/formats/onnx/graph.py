@@ -88,7 +88,7 @@ def bordered(core: Core, order: Order) -> tuple[ModelProto, tuple[TensorSpec, ..
     """Return the model with the signature's inputs and the release's outputs, and the outputs' specs."""
     nodes = Nodes()
     feeds = _enter(core, order, nodes)
-    inner = _inlined(core.model, feeds, nodes)
+    inner = inlined(core.model, feeds, nodes)
     outputs = tuple(
         _leave(core, order, nodes, name, inner[tensor])
         for name, tensor in core.outputs.items()
@@ -130,8 +130,8 @@ def _entered(spec: TensorSpec, element: int, nodes: Nodes) -> str:
     return name if ELEMENT[spec.datatype] == element else nodes.cast(name, element)
 
 
-def _inlined(model: ModelProto, feeds: Mapping[str, str], nodes: Nodes) -> dict[str, str]:
-    """Copy the core's nodes with new tensor names; return old name -> new name."""
+def inlined(model: ModelProto, feeds: Mapping[str, str], nodes: Nodes) -> dict[str, str]:
+    """Copy a model's nodes and constants with new tensor names; return old name -> new name."""
     renamed = dict(feeds) | {"": ""}
     for constant in model.graph.initializer:
         copy = TensorProto()
@@ -146,6 +146,7 @@ def _inlined(model: ModelProto, feeds: Mapping[str, str], nodes: Nodes) -> dict[
         copy_node.input[:] = [renamed[name] for name in node.input]
         copy_node.output[:] = [renamed[name] for name in node.output]
         copy_node.ClearField("doc_string")
+        copy_node.ClearField("name")  # two models may have given the same one
         _rename_inside(copy_node, renamed)
         nodes.nodes.append(copy_node)
     return renamed

@@ -12,10 +12,30 @@ _TOKENS: Final = "[a-zA-Z0-9]+"
 _NO_COPY: Final = "Train another estimator (skl2onnx lists those it converts), or release the model in another format."
 
 
+_NO_EXACT: Final = {
+    "DictVectorizer": "takes dictionaries, which no signature describes",
+    "DictionaryLearning": "solves an optimisation for each row, which has no exact copy in ONNX",
+    "FeatureHasher": "hashes words with MurmurHash3, which ONNX does not have",
+    "GaussianProcessClassifier": "needs the error function in float64, which onnxruntime does not have",
+    "HashingVectorizer": "hashes words with MurmurHash3, which ONNX does not have",
+    "LatentDirichletAllocation": "iterates for each row until it converges, which has no exact copy in ONNX",
+    "LocallyLinearEmbedding": "solves a system of equations for each row, which has no exact copy in ONNX",
+    "MiniBatchDictionaryLearning": "solves an optimisation for each row, which has no exact copy in ONNX",
+    "MiniBatchNMF": "iterates for each batch until it converges, which has no exact copy in ONNX",
+    "MultiLabelBinarizer": "takes sets of labels, which no signature describes",
+    "NMF": "iterates for each batch until it converges, which has no exact copy in ONNX",
+    "PatchExtractor": "gives several rows for each row, which no release answers with",
+    "SparseCoder": "solves an optimisation for each row, which has no exact copy in ONNX",
+}
+"""Estimators without an exact copy, and why."""
+
+
 def refuse(native: Any) -> None:
     """Raise `Refused` where a part of the model has a converter that fails, or one that is silently wrong."""
     for part in parts(native):
         name = type(part).__name__
+        if name in _NO_EXACT:
+            raise Refused(f"{name} {_NO_EXACT[name]}", _NO_COPY)
         if name in ("TfidfVectorizer", "CountVectorizer") and part.token_pattern != _TOKENS:
             # ONNX cuts words by an RE2 expression; scikit-learn's default needs look-around and Unicode classes.
             raise Refused(

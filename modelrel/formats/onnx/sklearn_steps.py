@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from onnx import TensorProto
 
-from modelrel.formats.onnx import from_lightgbm, from_xgboost, sklearn_hist, sklearn_trees
+from modelrel.formats.onnx import from_lightgbm, from_xgboost, sklearn_hist, sklearn_tail, sklearn_trees
 from modelrel.formats.onnx.graph import Nodes
 from modelrel.formats.order import Order
 
@@ -25,7 +25,9 @@ def register(order: Order) -> None:
     """Make skl2onnx convert these steps with this module (in this process)."""
     sklearn_trees.register()
     sklearn_hist.register()
-    _register_scaler(all(spec.datatype in ("FP32", "BYTES") for spec in order.signature.inputs))
+    single = all(spec.datatype in ("FP32", "BYTES") for spec in order.signature.inputs)
+    sklearn_tail.register(single=single)
+    _register_scaler(single)
     # A model that uses them has imported them; nothing is imported for one that does not.
     for library, names in (
         ("xgboost", ("XGBClassifier", "XGBRFClassifier", "XGBRegressor", "XGBRFRegressor")),

@@ -1,0 +1,66 @@
+"""A fitted model without what only trained it: a search is its best estimator, a selector that predicts two steps."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from modelrel.errors import Refused
+from modelrel.formats.onnx.sklearn_tail import STEP
+
+
+def plain(native: Any, *, last: bool = True) -> Any:
+    """Return the estimator that `native` predicts with; `last` is False for a step that only transforms.
+
+    Marks (on copies) what transforms though it could predict. Raises `Refused` where that has no converter.
+    """
+    while True:
+        kind = type(native).__name__
+        if hasattr(native, "best_estimator_"):
+            native = native.best_estimator_
+        elif kind == "SelfTrainingClassifier":
+            native = native.estimator_
+        elif kind == "FrozenEstimator":
+            native = native.estimator
+        else:
+            break
+    if kind in ("RFE", "RFECV") and last:
+        from sklearn.pipeline import Pipeline
+
+        return Pipeline([("select", _marked(native)), ("estimator", plain(native.estimator_))])
+    if hasattr(native, "steps"):
+        native = copy.copy(native)
+        ends = len(native.steps) - 1
+        native.steps = [
+            (name, plain(step, last=last and index == ends)) for index, (name, step) in enumerate(native.steps)
+        ]
+        return native
+    if hasattr(native, "transformers_"):
+        native = copy.copy(native)
+        native.transformers_ = [
+            (name, plain(step, last=False), columns) for name, step, columns in native.transformers_
+        ]
+        return native
+    if hasattr(native, "transformer_list"):
+        native = copy.copy(native)
+        native.transformer_list = [(name, plain(step, last=False)) for name, step in native.transformer_list]
+        return native
+    return native if last or not hasattr(native, "predict") else _marked(native)
+
+
+_BOTH = frozenset({
+    "BisectingKMeans", "Birch", "CCA", "KMeans", "MiniBatchKMeans", "PLSCanonical", "PLSRegression", "RFE", "RFECV",
+})  # fmt: skip
+"""Estimators that predict, and whose own writer writes what they transform as well."""
+
+
+def _marked(native: Any) -> Any:
+    name = type(native).__name__
+    if name not in _BOTH:
+        raise Refused(
+            f"{name} in the middle of a pipeline has no converter to ONNX for what it transforms",
+            "Put a transformer there that does not predict.",
+        )
+    native = copy.copy(native)
+    setattr(native, STEP, True)
+    return native
