@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
+import importlib.util
 import pickle
 import re
 import sys
@@ -116,7 +116,7 @@ def _outdated(error: AttributeError, path: Path) -> ModelrelError:
 
 
 def _installed(module: str) -> bool:
-    return module in importlib.metadata.packages_distributions()
+    return importlib.util.find_spec(module) is not None
 
 
 def _requirement(module: str, folder: Path) -> str:
