@@ -33,13 +33,20 @@ _RECORDED: Final = {"sklearn": "sklearn_version", "xgboost": "xgb_version", "lig
 _WORKER: Final = ("numpy", "pandas", "PyYAML")
 """What the worker reads a model's files and makes its rows with; MLflow brings them, so models seldom name them."""
 
-_NUMPY_2: Final = {"scikit-learn": (1, 4), "xgboost": (2, 1), "lightgbm": (4, 4)}
-"""The first versions whose wheels run with NumPy 2; older ones do not say so."""
+_NUMPY_2: Final = {"scikit-learn": (1, 5), "xgboost": (2, 1), "lightgbm": (4, 4)}
+"""The first versions whose wheels all run with NumPy 2; older ones do not say that they do not."""
+
+_OLD: Final = {"numpy": "numpy<2", "pandas": "pandas<3"}
+"""What goes with those older ones, where the model does not name a version itself."""
 
 _OLDEST_PYTHON: Final = 9  # Python 3.x that the worker runs on
 _OLDEST_TOOLS_PYTHON: Final = 10  # ... and the converters
-_PLAIN: Final = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*)(?:\[[\w., -]*\])?\s*(?:[<>=!~][^@/]*)?(?:;.*)?")
-_NOT_NEEDED: Final = frozenset({"mlflow", "mlflow-skinny", "mlflow-tracing", "pip", "setuptools", "wheel"})
+_PLAIN: Final = re.compile(
+    r"[A-Za-z0-9][\w.-]*(\[[\w., -]*\])?\s*\(?([<>=!~][\w.,*+!<>=~ ]*)?\)?\s*(;[\w.,<>=!~'\"() +-]*)?"
+)
+"""Name, extras, versions, marker (PEP 508), and nothing that leads to a file, an address or an option."""
+
+_NOT_NEEDED: Final = frozenset({"mlflow", "mlflow-skinny", "mlflow-tracing"})
 _MARK: Final = "modelrel-complete"
 _CURRENT: Final = "--env current tries the environment of modelrel itself."
 
@@ -77,13 +84,12 @@ def wanted(source: SourceModel, choice: EnvChoice, tools: tuple[str, ...] = ()) 
     recorded = versions(source)
     if choice == "auto" and not differing(recorded):
         return None
-    plain = [line for line in map(str.strip, source.requirements) if _name(line) not in _NOT_NEEDED]
+    lines = (line.partition(" #")[0].strip() for line in source.requirements)
+    plain = [line for line in lines if _name(line) not in _NOT_NEEDED]
     named = {_name(line) for line in plain}
     plain += [f"{name}=={version}" for name, version in recorded.items() if name not in named]
-    plain += [name for name in _WORKER if name.lower() not in named]
-    if any(_short(recorded[name]) < first for name, first in _NUMPY_2.items() if name in recorded):
-        # a line of its own: where the model pins another version, uv says that the two do not go together
-        plain += ["numpy<2", "pandas<3"] if "numpy" not in named else ["pandas<3"]
+    old = any(_short(recorded[name]) < first for name, first in _NUMPY_2.items() if name in recorded)
+    plain += [_OLD.get(name, name) if old else name for name in _WORKER if name.lower() not in named]
     oldest = _OLDEST_TOOLS_PYTHON if tools else _OLDEST_PYTHON
     return Wanted(
         label=source.label, python=_python(source, oldest), requirements=tuple(dict.fromkeys([*plain, *tools]))
@@ -181,7 +187,7 @@ def _uv(environment: Wanted, *words: str) -> None:
     given.pop("VIRTUAL_ENV", None)
     done = subprocess.run(
         [wheels.uv(), *words, "--quiet"],
-        capture_output=True, text=True, env=given, cwd=environment.folder.parent, stdin=subprocess.DEVNULL, check=False,
+        capture_output=True, text=True, env=given, stdin=subprocess.DEVNULL, check=False,
     )  # fmt: skip
     if not done.returncode:
         return

@@ -15,7 +15,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import Final, Literal, Union
 
-if sys.version_info < (3, 10):  # the worker in an old model's environment
+if sys.version_info < (3, 10):  # noqa: UP036 - the worker in an old model's environment
     from modelrel.older import dataclass
 else:
     from dataclasses import dataclass

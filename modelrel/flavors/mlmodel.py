@@ -62,7 +62,7 @@ def opened(load: Callable[[], Loaded], path: Path) -> Loaded:
         said = " ".join(str(error).split())[:300]
         raise Invalid(
             f"the model file {path.name} cannot be loaded: {type(error).__name__}: {said}",
-            "The file is damaged or incomplete; log the model again, or fetch it again with --force.",
+            "It is damaged (fetch it again with --force), or of another version of its library (try --env model).",
         ) from error
 
 

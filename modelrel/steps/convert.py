@@ -14,10 +14,10 @@ from modelrel.environments import Limits, Worker
 from modelrel.errors import Invalid, Refused
 from modelrel.flavors import FLAVORS
 from modelrel.formats import FORMATS, Format
+from modelrel.originals import Wanted
 from modelrel.probes import rows
 from modelrel.probes.generated import Maker
 from modelrel.tensors import Array
-from modelrel.originals import Wanted
 from modelrel.values import ConvertedModel, ConvertOptions, EnvChoice, SourceModel, TensorSpec
 
 
@@ -76,11 +76,11 @@ def environment(source: SourceModel, format: str, choice: EnvChoice) -> Wanted |
     A scikit-learn pickle is read by the version that wrote it only, so the format's writers go there. The files of
     the boosters are read by newer versions, and the copy is compared with the recorded one's answers anyway.
     """
-    if source.flavor != "sklearn" and extras.version(originals.LIBRARIES.get(source.flavor, "")):
+    library = originals.LIBRARIES.get(source.flavor)
+    if library is None or (source.flavor != "sklearn" and extras.version(library)):
         return None
     here = extras.versions(*FORMATS[format].WRITERS)
     return originals.wanted(source, choice, tuple(f"{name}<={version}" for name, version in here.items()))
-
 
 
 def _example(source: SourceModel, note: Callable[[str], None]) -> dict[str, Array] | None:

@@ -15,10 +15,10 @@ from modelrel import __version__, archive, extras, originals, records, tensors
 from modelrel.environments import Limits, Worker
 from modelrel.errors import Invalid, Refused
 from modelrel.formats import FORMATS
+from modelrel.originals import Wanted
 from modelrel.probes import evidence, rows
 from modelrel.probes.generated import Group, Maker
 from modelrel.tensors import Predict, Tensors
-from modelrel.originals import Wanted
 from modelrel.values import ConvertedModel, OutputParity, ParityReport, SourceModel, Tolerance, VerifyOptions
 
 _SINGLES: Final = 48
