@@ -20,6 +20,7 @@ from modelrel import interpreters, originals, wheels
 from modelrel.errors import Invalid, ModelrelError, Unavailable
 from modelrel.formats import FORMATS
 from modelrel.originals import Wanted
+from modelrel.steps.convert import environment
 from modelrel.values import SourceModel
 from tests import trained_long_ago
 from tests.conftest import Run
@@ -98,6 +99,12 @@ def test_the_notes_and_tools_of_the_copy_are_those_of_the_old_environment(long_a
     converted = run("convert", long_ago / "forest", "--json").json["converted"]
     assert converted["tools"]["scikit-learn"] == "1.2.2"
     assert any(note.startswith("converted in Python 3.10 with scikit-learn 1.2.2") for note in converted["notes"])
+
+
+@pytest.mark.slow
+def test_the_runtime_of_the_proof_is_the_one_here(long_ago: Path, run: Run) -> None:
+    parity = run("convert", long_ago / "forest", "--json").json["parity"]
+    assert parity["tools"]["onnxruntime"] == version("onnxruntime")
 
 
 @pytest.mark.slow
@@ -216,6 +223,18 @@ def test_another_minor_version_takes_an_environment_of_its_own() -> None:
 def test_a_booster_inside_a_pipeline_counts_too() -> None:
     same = f"scikit-learn=={version('scikit-learn')}"
     assert originals.wanted(recorded(same, "xgboost==1.7.6"), "auto") is not None
+
+
+def test_an_old_booster_is_converted_here_and_compared_there() -> None:
+    source = recorded("xgboost==1.7.6", flavor="xgboost")
+    assert environment(source, "onnx", "auto") is None
+    assert originals.wanted(source, "auto") is not None
+
+
+def test_the_writers_go_where_a_pickle_is_converted() -> None:
+    found = environment(recorded("scikit-learn==1.2.2"), "onnx", "auto")
+    assert found is not None
+    assert f"skl2onnx<={version('skl2onnx')}" in found.requirements
 
 
 def test_current_never_takes_another_environment() -> None:

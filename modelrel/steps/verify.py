@@ -79,7 +79,8 @@ def verify(
         "data_sha256": archive.sha256(options.data) if options.data else "",
         "findings": (*_where(source, own), *unused, *answered.findings),
         "environment": own.digest if own else "",
-        "tools": {"modelrel": __version__, **converted.tools, **extras.versions("numpy")},
+        # The copy ran here, wherever it was written; packages carry the runtime that is proven.
+        "tools": {"modelrel": __version__, **converted.tools, **extras.versions("onnxruntime", "numpy")},
     }
     _gate(converted, measured, batch_wrong)
     golden = evidence.golden(converted, answered.inputs, answered.origin, copy)
