@@ -66,12 +66,15 @@ class Reply:
 
 def _environment(home: Path) -> dict[str, str]:
     kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    root = Path(__file__).resolve().parent.parent
-    if root.name not in ("site-packages", "dist-packages"):
-        kept["PYTHONPATH"] = str(root)
+    # Another interpreter must find modelrel, and nothing else that is installed beside it.
+    shown = home / ".modelrel"
+    shown.mkdir(exist_ok=True)
+    (shown / "modelrel").symlink_to(Path(__file__).resolve().parent, target_is_directory=True)
     private = {name: str(home) for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME", "MPLCONFIGDIR")}
     # HOME is private, so the user's own site-packages are named apart; a fixed hash seed gives stable bytes.
-    fixed = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "ORT_DISABLE_TELEMETRY": "1"}
+    # Safe path: neither the worker's folder nor the model's can put a module in front of a library.
+    fixed = {"PYTHONPATH": str(shown), "PYTHONSAFEPATH": "1"}
+    fixed |= {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "ORT_DISABLE_TELEMETRY": "1"}
     return {**kept, **private, **fixed, "PYTHONUSERBASE": site.getuserbase()}
 
 
@@ -201,7 +204,7 @@ class Worker:
         """Start the process, keep the tail of what it prints, and reap it."""
         try:
             process = subprocess.Popen(
-                [self._python, "-P", "-m", "modelrel.worker", str(self._limits.memory)],
+                [self._python, "-m", "modelrel.worker", str(self._limits.memory)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

@@ -9,10 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, Union
+
+if sys.version_info < (3, 10):  # noqa: UP036 - the worker in an old model's environment
+    from modelrel.older import dataclass
+else:
+    from dataclasses import dataclass
 
 DATATYPES: Final = (
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
@@ -20,7 +26,7 @@ DATATYPES: Final = (
 )  # fmt: skip
 """Element types, by their Open Inference Protocol V2 names; BYTES holds text."""
 
-Scalar = str | int | float | bool
+Scalar = Union[str, int, float, bool]  # noqa: UP007 - `|` is no operator of types in Python 3.9
 
 
 def digest(value: object) -> str:
@@ -191,7 +197,10 @@ class OutputParity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParityReport:
-    """The proof that the copy answers as the original: rows, by where they come from, and the worst errors."""
+    """The proof that the copy answers as the original: rows, by where they come from, and the worst errors.
+
+    `environment` is the digest of the one made for the original, "" where it ran beside modelrel.
+    """
 
     converted: ConvertedModel
     tolerance: Tolerance
@@ -207,11 +216,16 @@ class ParityReport:
     data_sha256: str = ""
     findings: tuple[str, ...] = ()
     tools: Mapping[str, str] = field(default_factory=dict)
+    environment: str = ""
 
     @property
     def source(self) -> SourceModel:
         """The model it is about."""
         return self.converted.source
+
+
+EnvChoice = Literal["auto", "current", "model"]
+"""Where the original runs: in the environment of modelrel, in one made from what the model recorded, or as fits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,6 +235,7 @@ class ConvertOptions:
     opset: int = 0
     seconds: float = 600.0
     memory_bytes: int = 0
+    env: EnvChoice = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,6 +248,7 @@ class VerifyOptions:
     data: Path | None = None
     seconds: float = 600.0
     memory_bytes: int = 0
+    env: EnvChoice = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -220,7 +220,7 @@ def _unpacked(lock: str, python: str, platform: str, note: Note) -> Path:
     folder = cache_dir() / "wheels" / digest([lock, python, platform, _CLEANING])
     if folder.is_dir():
         return folder
-    with _alone(folder.parent):
+    with alone(folder.parent):
         if not folder.is_dir():
             note(f"fetching {lock.count('==')} wheels for Python {python} on {platform}")
             _fill(folder, lock, python, platform)
@@ -228,7 +228,7 @@ def _unpacked(lock: str, python: str, platform: str, note: Note) -> Path:
 
 
 @contextmanager
-def _alone(top: Path) -> Iterator[None]:
+def alone(top: Path) -> Iterator[None]:
     """Let one process at a time fill the cache, and clear away what killed ones left there."""
     with archive.translated(top):
         top.mkdir(parents=True, exist_ok=True)
@@ -269,7 +269,7 @@ def _run(command: list[str], python: str, platform: str) -> None:
 
 def _failure(stderr: str, python: str, platform: str) -> Unavailable:
     line = essential(stderr)
-    if any(sign in stderr.lower() for sign in _SILENCE):
+    if unanswered(stderr):
         return Unavailable(
             f"the wheels cannot be fetched, no package index answers: {line}",
             "Check the network, or uv's own settings for an index, a proxy and certificates "
@@ -279,6 +279,11 @@ def _failure(stderr: str, python: str, platform: str) -> Unavailable:
         f"there are no wheels for Python {python} on {platform}: {line}",
         "Choose another --python, or an index that has them (UV_DEFAULT_INDEX).",
     )
+
+
+def unanswered(stderr: str) -> bool:
+    """Whether uv complained about an index that does not answer."""
+    return any(sign in stderr.lower() for sign in _SILENCE)
 
 
 def essential(stderr: str) -> str:

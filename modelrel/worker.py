@@ -32,7 +32,6 @@ import numpy as np
 from modelrel import tensors
 from modelrel.errors import ModelrelError, Refused
 from modelrel.flavors import FLAVORS, Flavor
-from modelrel.formats import FORMATS, Order
 from modelrel.tensors import Array, Tensors
 from modelrel.values import Answers, Signature, TensorSpec
 
@@ -62,6 +61,9 @@ class Loaded:
         """Write the copy, and describe it."""
         assert self._flavor is not None
         assert self._answers is not None
+        # Here, for a process that only predicts runs on Pythons that the converters do not.
+        from modelrel.formats import FORMATS, Order
+
         rows = _given(request)
         shape = signature(request["signature"])
         order = Order(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import warnings
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,7 +36,7 @@ def logged(model: Any, data: Any, folder: Path, *, flavor: Flavor = "sklearn", *
         options.setdefault("signature", infer_signature(data))
         # Named requirements spare MLflow the process in which it finds them out.
         getattr(mlflow, flavor).save_model(
-            model, folder / "source", pip_requirements=["scikit-learn==1.9.1", "numpy"], **options
+            model, folder / "source", pip_requirements=[f"scikit-learn=={version('scikit-learn')}", "numpy"], **options
         )
     return pulled(folder, flavor)
 

@@ -12,7 +12,7 @@ from modelrel.commands.settings import size
 
 if TYPE_CHECKING:
     from modelrel.steps.release import Release, ReleaseOptions
-    from modelrel.values import ConvertOptions, VerifyOptions
+    from modelrel.values import ConvertOptions, EnvChoice, VerifyOptions
 
 To = Annotated[str, typer.Option("--to", metavar="FORMAT", help="The format of the copy: onnx.")]
 Force = Annotated[bool, typer.Option("--force", help="Do it again, even if it is up to date.")]
@@ -20,6 +20,10 @@ Opset = Annotated[int | None, typer.Option(metavar="N", help="The ONNX opset (th
 Seconds = Annotated[float | None, typer.Option(metavar="S", help="Time limit of the work on the model (600).")]
 Memory = Annotated[
     str | None, typer.Option(metavar="SIZE", help="Memory limit of that work: 4GB (80 % of the machine's).")
+]
+Env = Annotated[
+    str | None,
+    typer.Option("--env", metavar="WHICH", help="Where the original runs: auto, current, or model (its own)."),
 ]
 Data = Annotated[Path | None, typer.Option(metavar="FILE", help="Rows to compare on: csv, parquet, json, npy or npz.")]
 Rtol = Annotated[float | None, typer.Option(metavar="X", help="Relative tolerance of numbers (1e-4).")]
@@ -34,15 +38,25 @@ def register(app: typer.Typer) -> None:
         app.command()(shared(command))
 
 
-def convert_options(opset: int | None, seconds: float | None, memory: str | None) -> ConvertOptions:
+def check_env(name: str) -> EnvChoice:
+    """Return the choice of an environment; raises `Invalid` where there is none of this name."""
+    from modelrel.errors import Invalid
+
+    if name not in ("auto", "current", "model"):
+        raise Invalid(f"there is no environment {name!r}", "Choose auto, current (modelrel's own) or model (its own).")
+    return name  # type: ignore[return-value]  # narrowed by the tuple above
+
+
+def convert_options(given: dict[str, Any]) -> ConvertOptions:
     """Return the options of a conversion, settings included."""
     from modelrel.values import ConvertOptions
 
     pick = call().settings.pick
-    limit = pick("release", "memory", memory, "")
+    limit = pick("release", "memory", given.get("memory"), "")
     return ConvertOptions(
-        opset=pick("release", "opset", opset, 0),
-        seconds=pick("release", "seconds", seconds, 600.0),
+        opset=pick("release", "opset", given.get("opset"), 0),
+        seconds=pick("release", "seconds", given.get("seconds"), 600.0),
+        env=check_env(pick("release", "env", given.get("env"), "auto")),
         memory_bytes=size(limit, "--memory") if limit else 0,
     )
 
@@ -74,6 +88,7 @@ def verify_options(given: dict[str, Any], convert: ConvertOptions) -> VerifyOpti
         data=Path(data) if data else None,
         seconds=convert.seconds,
         memory_bytes=convert.memory_bytes,
+        env=convert.env,
     )
 
 
@@ -83,7 +98,7 @@ def options(to: str = "onnx", force: str = "", **given: Any) -> ReleaseOptions:
     from modelrel.steps.release import ReleaseOptions
 
     of(to)
-    convert = convert_options(given.get("opset"), given.get("seconds"), given.get("memory"))
+    convert = convert_options(given)
     return ReleaseOptions(
         format=to,
         convert=convert,
@@ -124,13 +139,13 @@ def inspect(model: Model) -> None:
 
 def convert(
     model: Model, to: To = "onnx", opset: Opset = None, seconds: Seconds = None, memory: Memory = None,
-    force: Force = False,
+    env: Env = None, force: Force = False,
 ) -> None:  # fmt: skip
     """Make the copy in another format, and verify that it answers as the original."""
     from modelrel.show import as_json
     from modelrel.show import parity as shown
 
-    asked = options(to, "convert verify" if force else "", opset=opset, seconds=seconds, memory=memory)
+    asked = options(to, "convert verify" if force else "", opset=opset, seconds=seconds, memory=memory, env=env)
     with call().release(model, asked) as release:
         parity = release.parity()
         call().result(
@@ -143,7 +158,7 @@ def convert(
 
 def verify(
     model: Model, to: To = "onnx", data: Data = None, rtol: Rtol = None, atol: Atol = None, rows: Rows = None,
-    seed: Seed = None, seconds: Seconds = None, memory: Memory = None, force: Force = False,
+    seed: Seed = None, seconds: Seconds = None, memory: Memory = None, env: Env = None, force: Force = False,
 ) -> None:  # fmt: skip
     """Compare the copy with the original again, on your rows and on rows made to find differences."""
     from modelrel.show import as_json
@@ -151,7 +166,7 @@ def verify(
 
     asked = options(
         to, "verify" if force else "", data=data, rtol=rtol, atol=atol, rows=rows, seed=seed, seconds=seconds,
-        memory=memory,
+        memory=memory, env=env,
     )  # fmt: skip
     with call().release(model, asked) as release:
         parity = release.parity()

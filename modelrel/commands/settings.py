@@ -23,6 +23,7 @@ TABLE: Final[dict[str, dict[str, type]]] = {
         "opset": int,
         "seconds": float,
         "memory": str,
+        "env": str,
     },
     "docker": {"base_image": str, "python": str, "platform": str, "tag": list, "render_only": bool},
     "lambda": {"python": str, "arch": str},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
+import importlib.util
 import pickle
 import re
 import sys
@@ -62,7 +62,7 @@ def opened(load: Callable[[], Loaded], path: Path) -> Loaded:
         said = " ".join(str(error).split())[:300]
         raise Invalid(
             f"the model file {path.name} cannot be loaded: {type(error).__name__}: {said}",
-            "The file is damaged or incomplete; log the model again, or fetch it again with --force.",
+            "It is damaged (fetch it again with --force), or of another version of its library (try --env model).",
         ) from error
 
 
@@ -116,7 +116,7 @@ def _outdated(error: AttributeError, path: Path) -> ModelrelError:
 
 
 def _installed(module: str) -> bool:
-    return module in importlib.metadata.packages_distributions()
+    return importlib.util.find_spec(module) is not None
 
 
 def _requirement(module: str, folder: Path) -> str:

@@ -71,7 +71,7 @@ def classes(native: Any, outputs: tuple[str, ...]) -> tuple[Scalar, ...]:
 
 def _calls(native: Any) -> dict[str, str]:
     """Return output name -> the method that gives it."""
-    from sklearn.base import is_classifier, is_clusterer, is_outlier_detector, is_regressor
+    from sklearn.base import is_classifier, is_outlier_detector, is_regressor
 
     if is_regressor(native):
         return {"prediction": "predict"}
@@ -80,11 +80,19 @@ def _calls(native: Any) -> dict[str, str]:
         return {"label": "predict"} | ({_METHODS[extra]: extra} if hasattr(native, extra) else {})
     if is_outlier_detector(native):
         return {"label": "predict", "scores": "decision_function"}
-    if is_clusterer(native) and hasattr(native, "predict"):
+    if _clusters(native) and hasattr(native, "predict"):
         return {"label": "predict"} | ({"scores": "transform"} if hasattr(native, "transform") else {})
     if hasattr(native, "predict"):
         return {"prediction": "predict"}
     return {"transformed": "transform"} if hasattr(native, "transform") else {}
+
+
+def _clusters(native: Any) -> bool:
+    from sklearn import base
+
+    if hasattr(base, "is_clusterer"):
+        return bool(base.is_clusterer(native))
+    return getattr(native, "_estimator_type", "") == "clusterer"  # before scikit-learn 1.6
 
 
 def _predicts(folder: Path, outputs: tuple[str, ...]) -> str:

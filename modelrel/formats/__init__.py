@@ -32,6 +32,11 @@ class Format(Protocol):
         """The distributions whose versions decide what is written."""
         ...
 
+    @property
+    def WRITERS(self) -> tuple[str, ...]:  # noqa: N802 - a constant of the module
+        """The distributions that writing it takes, beside the model's own libraries."""
+        ...
+
     def convert(self, native: object, order: Order, path: Path) -> Mapping[str, object]:
         """Write `native` to `path` (in the worker), and describe the copy as `steps.convert` reads it.
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from modelrel import archive, extras
+from modelrel import archive, extras, originals
 from modelrel.environments import Limits, Worker
 from modelrel.errors import Invalid, Refused, did_you_mean
 from modelrel.flavors import FLAVORS
 from modelrel.formats import FORMATS, Format
+from modelrel.originals import Wanted
 from modelrel.probes import rows
 from modelrel.probes.generated import Maker
 from modelrel.tensors import Array
-from modelrel.values import ConvertedModel, ConvertOptions, SourceModel, TensorSpec
+from modelrel.values import ConvertedModel, ConvertOptions, EnvChoice, SourceModel, TensorSpec
 
 
 def convert(
@@ -35,10 +36,12 @@ def convert(
     assert source.signature is not None
     example = _example(source, note) or Maker(source.signature, None, {}, 0).usual(1)[0].rows
     folder = source.folder / format
-    used = tools(format)
+    own = environment(source, format, options.env)
+    python = str(originals.ready(own, note)) if own else ""
+    used = originals.installed(own, room.TOOLS) if own else tools(format)
     limits = Limits(seconds=options.seconds, memory_bytes=options.memory_bytes)
     note(f"loading {source.label} ({source.flavor}) in a worker process")
-    with tempfile.TemporaryDirectory(prefix="modelrel-convert-") as work, Worker(source, limits) as worker:
+    with tempfile.TemporaryDirectory(prefix="modelrel-convert-") as work, Worker(source, limits, python) as worker:
         path = Path(work) / f"model{room.SUFFIX}"
         reply = worker.call(
             "convert",
@@ -60,7 +63,24 @@ def convert(
     hints = folder / "hints.json"
     archive.write(target, content)
     archive.write(hints, (json.dumps(reply.value["hints"], indent=1, sort_keys=True) + "\n").encode())
-    return _described(source, format, reply.value, (target, hints))
+    converted = _described(source, format, reply.value, (target, hints))
+    if own is None:
+        return converted
+    where = f"converted in {originals.described(own, (*originals.LIBRARIES.values(), *room.WRITERS))}"
+    return replace(converted, tools=used, notes=(*converted.notes, where))
+
+
+def environment(source: SourceModel, format: str, choice: EnvChoice) -> Wanted | None:  # noqa: A002
+    """Return the environment in which the copy is written, or None for the one that runs modelrel.
+
+    A scikit-learn pickle is read by the version that wrote it only, so the format's writers go there. The files of
+    the boosters are read by newer versions, and the copy is compared with the recorded one's answers anyway.
+    """
+    library = originals.LIBRARIES.get(source.flavor)
+    if library is None or (source.flavor != "sklearn" and extras.version(library)):
+        return None
+    here = extras.versions(*FORMATS[format].WRITERS)
+    return originals.wanted(source, choice, tuple(f"{name}<={version}" for name, version in here.items()))
 
 
 def _example(source: SourceModel, note: Callable[[str], None]) -> dict[str, Array] | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Generic, Literal, Protocol, TypeVar
 
-from modelrel import __version__, archive, records
+from modelrel import __version__, archive, originals, records
 from modelrel.errors import Refused
 from modelrel.registry import Registry
 from modelrel.registry.reference import Reference
@@ -143,11 +143,12 @@ class Release:
     def converted(self) -> ConvertedModel:
         """Convert (the copy is not proven yet: ask for `parity`)."""
         source, form, options = self.source(), self.options.format, self.options.convert
+        own = convert_step.environment(source, form, options.env)
         stage = _Stage(
             f"convert {form}",
             self.folder / form / "ConvertedModel.json",
             ConvertedModel,
-            self._key("convert", source, [form, options.opset], convert_step.tools(form)),
+            self._key("convert", source, [form, options.opset, own.digest if own else ""], convert_step.tools(form)),
             {"source": source},
         )
         return self._step(stage, lambda: convert_step.convert(source, form, options, self.listener.note))
@@ -155,12 +156,14 @@ class Release:
     def parity(self) -> ParityReport:
         """Verify."""
         converted, options = self.converted(), self.options.verify
-        asked = [options.tolerance.rtol, options.tolerance.atol, options.rows, options.seed, self._data()]
+        made = originals.wanted(converted.source, options.env)
+        own = made.digest if made else ""
+        asked = [options.tolerance.rtol, options.tolerance.atol, options.rows, options.seed, self._data(), own]
         record = self.folder / self.options.format / "ParityReport.json"
         if options.data is None and "verify" not in self.options.force:
             # a proof on the user's own data is worth more than ours: it stands until the model changes
             found = records.read(ParityReport, record, converted=converted)
-            if found is not None and found.data_sha256 and self._asked_no_more(found):
+            if found is not None and found.data_sha256 and found.environment == own and self._asked_no_more(found):
                 return self._skip(f"verify {self.options.format}", found)
         stage = _Stage(
             f"verify {self.options.format}",

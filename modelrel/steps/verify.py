@@ -11,14 +11,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from modelrel import __version__, archive, extras, records, tensors
+from modelrel import __version__, archive, extras, originals, records, tensors
 from modelrel.environments import Limits, Worker
 from modelrel.errors import Invalid, Refused
 from modelrel.formats import FORMATS
+from modelrel.originals import Wanted
 from modelrel.probes import evidence, rows
 from modelrel.probes.generated import Group, Maker
 from modelrel.tensors import Predict, Tensors
-from modelrel.values import ConvertedModel, OutputParity, ParityReport, Tolerance, VerifyOptions
+from modelrel.values import ConvertedModel, OutputParity, ParityReport, SourceModel, Tolerance, VerifyOptions
 
 _SINGLES: Final = 48
 """Rows that the copy also answers one by one, and two by two."""
@@ -51,7 +52,9 @@ def verify(
     source = converted.source
     records.intact(converted)
     limits = Limits(seconds=options.seconds, memory_bytes=options.memory_bytes)
-    with Worker(source, limits) as worker:
+    own = originals.wanted(source, options.env)
+    python = str(originals.ready(own, note)) if own else ""
+    with Worker(source, limits, python) as worker:
         worker.start()  # it loads while the rows are made and onnxruntime loads the copy
         copy = FORMATS[converted.format].load(converted.path)
         maker, groups, unused = _groups(converted, options)
@@ -74,14 +77,27 @@ def verify(
         "original_us_per_row": answered.seconds / len(answered.origin) * 1e6,
         "copy_us_per_row": evidence.seconds(lambda: copy(answered.inputs), _TIMED_RUNS) / len(answered.origin) * 1e6,
         "data_sha256": archive.sha256(options.data) if options.data else "",
-        "findings": unused + answered.findings,
-        "tools": {"modelrel": __version__, **converted.tools, **extras.versions("numpy")},
+        "findings": (*_where(source, own), *unused, *answered.findings),
+        "environment": own.digest if own else "",
+        # The copy ran here, wherever it was written; packages carry the runtime that is proven.
+        "tools": {"modelrel": __version__, **converted.tools, **extras.versions("onnxruntime", "numpy")},
     }
     _gate(converted, measured, batch_wrong)
     golden = evidence.golden(converted, answered.inputs, answered.origin, copy)
     manifest = evidence.manifest(converted, parities, len(answered.origin))
     (source.folder / converted.format / evidence.REFUSED).unlink(missing_ok=True)
     return ParityReport(converted=converted, golden=golden, manifest=manifest, **measured)
+
+
+def _where(source: SourceModel, own: Wanted | None) -> tuple[str, ...]:
+    """Say where the original ran, unless it is what everybody expects: here, with what it was trained with."""
+    if own is not None:
+        return (f"original ran in {originals.described(own, tuple(originals.LIBRARIES.values()))}",)
+    other = originals.differing(originals.versions(source))
+    return tuple(
+        f"original ran with {name} {extras.version(name) or '(not installed)'}, and was trained with {version}"
+        for name, version in other.items()
+    )
 
 
 def _groups(converted: ConvertedModel, options: VerifyOptions) -> tuple[Maker, list[Group], tuple[str, ...]]:

@@ -19,8 +19,6 @@ REFUSED: Final = {
     "FeatureHasher": "MurmurHash3",
     "GaussianProcessClassifier": "error function",
     "HashingVectorizer": "MurmurHash3",
-    "HistGradientBoostingClassifier": "no exact converter",
-    "HistGradientBoostingRegressor": "no exact converter",
     "Isomap": "no converter",
     "LatentDirichletAllocation": "until it converges",
     "LocallyLinearEmbedding": "system of equations",

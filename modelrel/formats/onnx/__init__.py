@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SUFFIX: Final = ".onnx"
 FLAVORS: Final = frozenset({"sklearn", "xgboost", "lightgbm"})
+WRITERS: Final = ("onnx", "onnxruntime", "skl2onnx")
 TOOLS: Final = ("onnx", "onnxruntime", "skl2onnx", "scikit-learn", "xgboost", "lightgbm")
 
 

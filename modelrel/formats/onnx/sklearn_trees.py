@@ -88,13 +88,22 @@ def _tree(native: Any) -> Tree:
     tree = trees.from_nodes(
         leaf, (native.children_left, native.children_right), native.feature, native.threshold, Mode.LEQ
     )
+    if not hasattr(native, "missing_go_to_left"):
+        return tree  # before scikit-learn 1.3 no tree takes a gap
     return replace(tree, missing=np.asarray(native.missing_go_to_left)[~leaf].astype(np.int64))
 
 
 def _tables(native: Any) -> list[Any]:
     """Return the vectors of each tree's leaves, (leaves, classes or 1)."""
-    singles = [single.tree_ for single in _singles(native)]
-    return [single.value[single.children_left < 0, 0, :] for single in singles]
+    return [_table(single) for single in _singles(native)]
+
+
+def _table(single: Any) -> Any:
+    tree = single.tree_
+    table = tree.value[tree.children_left < 0, 0, :]
+    if hasattr(tree, "missing_go_to_left") or not hasattr(single, "classes_"):
+        return table
+    return table / table.sum(axis=1, keepdims=True)  # before scikit-learn 1.3 leaves hold weights, not shares
 
 
 def _entered(nodes: Nodes, operator: Any) -> str:

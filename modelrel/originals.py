@@ -1,0 +1,231 @@
+"""The Python environment that a model was trained in, made again by uv from what the model recorded, and kept.
+
+A model is untrusted, and so are its requirements: only wheels are installed (nothing is built here), nothing that
+is installed is started except by the worker, and only names and versions reach uv, no options, paths or addresses.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from modelrel import archive, extras, interpreters, wheels
+from modelrel.errors import Invalid, Refused, Unavailable
+from modelrel.values import EnvChoice, SourceModel, digest
+
+LIBRARIES: Final = {"sklearn": "scikit-learn", "xgboost": "xgboost", "lightgbm": "lightgbm"}
+"""Flavor -> the distribution that its models are made of."""
+
+_RECORDED: Final = {"sklearn": "sklearn_version", "xgboost": "xgb_version", "lightgbm": "lgb_version"}
+"""Flavor -> where MLmodel says the version of that distribution."""
+
+_WORKER: Final = ("numpy", "pandas", "PyYAML")
+"""What the worker reads a model's files and makes its rows with; MLflow brings them, so models seldom name them."""
+
+_NUMPY_2: Final = {"scikit-learn": (1, 5), "xgboost": (2, 1), "lightgbm": (4, 4)}
+"""The first versions whose wheels all run with NumPy 2; older ones do not say that they do not."""
+
+_OLD: Final = {"numpy": "numpy<2", "pandas": "pandas<3"}
+"""What goes with those older ones, where the model does not name a version itself."""
+
+_OLDEST_PYTHON: Final = 9  # Python 3.x that the worker runs on
+_OLDEST_TOOLS_PYTHON: Final = 10  # ... and the converters
+_PLAIN: Final = re.compile(
+    r"[A-Za-z0-9][\w.-]*(\[[\w., -]*\])?\s*\(?([<>=!~][\w.,*+!<>=~ ]*)?\)?\s*(;[\w.,<>=!~'\"() +-]*)?"
+)
+"""Name, extras, versions, marker (PEP 508), and nothing that leads to a file, an address or an option."""
+
+_NOT_NEEDED: Final = frozenset({"mlflow", "mlflow-skinny", "mlflow-tracing"})
+_MARK: Final = "modelrel-complete"
+_CURRENT: Final = "--env current tries the environment of modelrel itself."
+
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """An environment by its contents: `python` (`3.10`), and the lines that uv is asked for."""
+
+    label: str
+    python: str
+    requirements: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        """What tells it from others: 32 hex digits over Python, requirements and kind of machine."""
+        machine = [os.uname().machine, sys.platform]
+        return digest([self.python, sorted(self.requirements), machine])[:32]
+
+    @property
+    def folder(self) -> Path:
+        """Where it is kept."""
+        return wheels.cache_dir() / "environments" / self.digest
+
+
+def wanted(source: SourceModel, choice: EnvChoice, tools: tuple[str, ...] = ()) -> Wanted | None:
+    """Return the environment that loads the original, or None for the one that runs modelrel.
+
+    `auto` takes this one where its scikit-learn, XGBoost and LightGBM have the recorded major and minor version.
+    `tools` are installed beside the model's requirements. Raises `Invalid` where the requirements cannot be used.
+    """
+    if choice == "current" or source.flavor not in LIBRARIES:
+        return None
+    recorded = versions(source)
+    if choice == "auto" and not differing(recorded):
+        return None
+    lines = (line.partition(" #")[0].strip() for line in source.requirements)
+    plain = [line for line in lines if _name(line) not in _NOT_NEEDED]
+    named = {_name(line) for line in plain}
+    plain += [f"{name}=={version}" for name, version in recorded.items() if name not in named]
+    old = any(_short(recorded[name]) < first for name, first in _NUMPY_2.items() if name in recorded)
+    plain += [_OLD.get(name, name) if old else name for name in _WORKER if name.lower() not in named]
+    oldest = _OLDEST_TOOLS_PYTHON if tools else _OLDEST_PYTHON
+    return Wanted(
+        label=source.label, python=_python(source, oldest), requirements=tuple(dict.fromkeys([*plain, *tools]))
+    )
+
+
+def versions(source: SourceModel) -> dict[str, str]:
+    """Return distribution -> version of the model's own libraries, as recorded: requirements first, then MLmodel."""
+    found = {}
+    for line in source.requirements:
+        pinned = re.match(r"([\w.-]+)(?:\[[^]]*\])?\s*==\s*([\w.]+)", line)
+        if pinned and _name(line) in LIBRARIES.values():
+            found[_name(line)] = pinned.group(2)
+    own = LIBRARIES.get(source.flavor, "")
+    if own and own not in found:
+        said = _yaml(source.model_dir / "MLmodel").get("flavors", {}).get(source.flavor) or {}
+        if version := str(said.get(_RECORDED[source.flavor], "")):
+            found[own] = version
+    return found
+
+
+def differing(recorded: Mapping[str, str]) -> dict[str, str]:
+    """Return those of the recorded versions whose major or minor number is not the installed one's."""
+    return {name: said for name, said in recorded.items() if _short(said) != _short(extras.version(name))}
+
+
+def ready(environment: Wanted, note: Note = lambda _: None) -> Path:
+    """Return the interpreter of the environment, made now or taken from the cache.
+
+    Raises `Unavailable` where its Python is missing or uv cannot install what the model recorded.
+    """
+    folder = environment.folder
+    if not (folder / _MARK).is_file():
+        with wheels.alone(folder.parent):
+            if not (folder / _MARK).is_file():
+                note(f"making {environment.label}'s own environment: Python {environment.python}")
+                _make(environment)
+    return folder / "bin" / "python"
+
+
+def installed(environment: Wanted, names: tuple[str, ...]) -> dict[str, str]:
+    """Return name -> version of those distributions that are in a ready environment; nothing of it is run."""
+    places = [str(path) for path in environment.folder.glob("lib*/python*/site-packages")]
+    found = {_name(one.name): one.version for one in importlib.metadata.distributions(path=places) if one.name}
+    return {name: found[_name(name)] for name in names if _name(name) in found}
+
+
+def described(environment: Wanted, names: tuple[str, ...]) -> str:
+    """Return `Python 3.10 with scikit-learn 1.2.2`, for a ready environment."""
+    found = installed(environment, names)
+    return f"Python {environment.python} with {', '.join(f'{name} {version}' for name, version in found.items())}"
+
+
+def _make(environment: Wanted) -> None:
+    """Make the environment under another name, and give it its own when it is whole."""
+    _check(environment)
+    python = interpreters.find(environment.python) or interpreters.install(environment.python, wheels.uv())
+    if python is None:
+        raise Unavailable(
+            f"{environment.label} was trained with Python {environment.python}, which is not on this machine and "
+            "cannot be fetched",
+            f"Install it (uv python install {environment.python}); {_CURRENT}",
+        )
+    folder = environment.folder
+    with archive.translated(folder):
+        work = Path(tempfile.mkdtemp(prefix=archive.UNFINISHED, dir=folder.parent))
+        try:
+            asked = work / "requirements.txt"
+            place = work / "made"
+            asked.write_text("".join(f"{line}\n" for line in environment.requirements), encoding="utf-8")
+            _uv(environment, "venv", "--no-project", "--python", str(python), str(place))
+            # uv starts the interpreter it installs for, so nothing may be in it yet: all goes in at once.
+            target = ["--python", str(place / "bin" / "python"), "--requirement", str(asked)]
+            _uv(environment, "pip", "install", "--only-binary", ":all:", "--no-compile-bytecode", *target)
+            (place / _MARK).write_text("".join(sorted(f"{line}\n" for line in environment.requirements)))
+            os.sync()
+            shutil.rmtree(folder, ignore_errors=True)
+            place.rename(folder)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def _check(environment: Wanted) -> None:
+    """Raise `Invalid` for a line that is more than a name and versions: it could name a file or a program."""
+    for line in environment.requirements:
+        if not _PLAIN.fullmatch(line):
+            raise Invalid(
+                f"{environment.label} requires {line!r}, which is no plain package of an index",
+                f"Log it again with plain requirements; {_CURRENT}",
+            )
+
+
+def _uv(environment: Wanted, *words: str) -> None:
+    given = {**os.environ, "UV_PYTHON_DOWNLOADS": "never", "NO_COLOR": "1", "UV_NO_PROGRESS": "1"}
+    given.pop("VIRTUAL_ENV", None)
+    done = subprocess.run(
+        [wheels.uv(), *words, "--quiet"],
+        capture_output=True, text=True, env=given, stdin=subprocess.DEVNULL, check=False,
+    )  # fmt: skip
+    if not done.returncode:
+        return
+    line = wheels.essential(done.stderr)
+    if wheels.unanswered(done.stderr):
+        raise Unavailable(
+            f"the environment of {environment.label} cannot be made, no package index answers: {line}",
+            f"Check the network, or uv's own settings for an index and a proxy; {_CURRENT}",
+        )
+    raise Unavailable(
+        f"the environment of {environment.label} (Python {environment.python}) cannot be made: {line}",
+        f"Let uv see an index that has it (UV_DEFAULT_INDEX); {_CURRENT}",
+    )
+
+
+def _python(source: SourceModel, oldest: int) -> str:
+    """Return the recorded Python (`3.10`), or the oldest that our code runs on: a pickle asks for no exact one."""
+    said = source.python_version or str(_yaml(source.model_dir / "python_env.yaml").get("python", ""))
+    found = re.match(r"3\.(\d+)", said)
+    minor = int(found.group(1)) if found else sys.version_info.minor
+    return f"3.{max(minor, oldest)}"
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise Refused(f"{path.name} is not valid YAML", "Log the model again with MLflow.") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _name(line: str) -> str:
+    found = re.match(r"[\w.-]+", line)
+    return re.sub(r"[-_.]+", "-", found.group()).lower() if found else ""
+
+
+def _short(version: str) -> tuple[int, ...]:
+    """Return major and minor number; () for no version."""
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])

@@ -1,0 +1,51 @@
+"""Logs models with an old scikit-learn and an old MLflow; run by their Python: `python trained_long_ago.py FOLDER`."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+
+
+def main(top):
+    """Write `forest` and `pipeline` below `top`, each with `asked.csv` and what its library answers, `answered.csv`."""
+    warnings.filterwarnings("ignore")
+    from sklearn.compose import ColumnTransformer
+    from sklearn.datasets import load_iris
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import Pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    data = load_iris(as_frame=True)
+    rows = data.data.rename(columns=lambda name: name.replace(" (cm)", "").replace(" ", "_"))
+    log(RandomForestClassifier(15, random_state=0), rows, data.target, top / "forest", None)
+    found = (top / "forest" / "requirements.txt").read_text().split()
+    numbers = list(rows.columns)
+    rows["shape"] = (rows["petal_length"] > 2.5).map({True: "long", False: "short"})
+    columns = ColumnTransformer(
+        [("words", OneHotEncoder(handle_unknown="ignore"), ["shape"]), ("numbers", StandardScaler(), numbers)]
+    )
+    pipeline = Pipeline([("columns", columns), ("classifier", LogisticRegression(max_iter=500))])
+    # What MLflow found out for the first model, in ten seconds, holds for the second.
+    log(pipeline, rows, data.target, top / "pipeline", found)
+
+
+def log(model, rows, answers, folder, requirements):
+    import mlflow
+    import numpy as np
+
+    model.fit(rows, answers)
+    mlflow.sklearn.save_model(
+        model,
+        folder,
+        signature=mlflow.models.infer_signature(rows, model.predict(rows)),
+        input_example=rows[:5],
+        pip_requirements=requirements,
+    )
+    rows.to_csv(folder.with_name(f"{folder.name}.asked.csv"), index=False)
+    np.savetxt(folder.with_name(f"{folder.name}.answered.csv"), model.predict_proba(rows), "%.17g")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
