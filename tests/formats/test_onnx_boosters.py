@@ -14,7 +14,9 @@ import xgboost
 from sklearn import datasets
 
 from modelrel.errors import Refused
-from tests.models import compared
+from modelrel.flavors import FLAVORS
+from modelrel.formats import FORMATS, Order
+from tests.models import compared, signature_of
 
 IRIS = datasets.load_iris(as_frame=True)
 CANCER = datasets.load_breast_cancer()
@@ -106,18 +108,36 @@ def refused(model: Any, data: Any, folder: Path, flavor: Any) -> str:
     return stop.value.message
 
 
-@pytest.mark.parametrize(
-    ("options", "named"),
-    [
-        ({"booster": "gblinear"}, "gblinear"),
-        ({"multi_strategy": "multi_output_tree"}, "multi_output_tree"),
-    ],
-    ids=["gblinear", "vector leaves"],
-)
-def test_xgboost_models_without_a_proven_copy_are_refused_by_name(options: Any, named: str, tmp_path: Path) -> None:
-    target = np.c_[DIABETES.target, DIABETES.target] if "multi_strategy" in options else DIABETES.target
-    model = xgboost.XGBRegressor(n_estimators=3, **options).fit(DIABETES.data, target)
-    assert named in refused(model, DIABETES.data, tmp_path, "xgboost")
+def test_a_linear_xgboost_model_is_refused_by_name(tmp_path: Path) -> None:
+    model = xgboost.XGBRegressor(n_estimators=3, booster="gblinear").fit(DIABETES.data, DIABETES.target)
+    assert "gblinear" in refused(model, DIABETES.data, tmp_path, "xgboost")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_trees_of_vector_leaves_are_exact(dtype: str, tmp_path: Path) -> None:
+    data = gapped(DIABETES.data).astype(dtype)
+    target = np.c_[DIABETES.target, -DIABETES.target, data[:, 0] > 0]
+    model = xgboost.XGBRegressor(n_estimators=6, multi_strategy="multi_output_tree").fit(data, target)
+    assert compared(model, data, tmp_path, "xgboost").numbers < 1e-6
+
+
+def test_classes_of_vector_leaves_are_exact(tmp_path: Path) -> None:
+    model = xgboost.XGBClassifier(n_estimators=6, multi_strategy="multi_output_tree").fit(IRIS.data, IRIS.target)
+    found = compared(model, IRIS.data, tmp_path, "xgboost")
+    assert (found.labels, found.numbers < 1e-6) == (0, True)
+
+
+def test_xgboost_on_pandas_categories_is_refused(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"a": pd.Categorical([10, 20, 30, 10] * 30), "b": np.arange(120.0)})
+    booster = xgboost.train({}, xgboost.DMatrix(frame, label=[0, 1, 0, 0] * 30, enable_categorical=True), 2)
+    order = Order(
+        flavor="xgboost",
+        signature=signature_of(frame.astype(float)),
+        answers=FLAVORS["xgboost"].answers(booster, tmp_path),
+        shapes={},
+    )
+    with pytest.raises(Refused, match="pandas categories"):
+        FORMATS["onnx"].convert(booster, order, tmp_path / "model.onnx")
 
 
 def test_an_unknown_xgboost_objective_is_refused_by_name(tmp_path: Path) -> None:
@@ -126,14 +146,21 @@ def test_an_unknown_xgboost_objective_is_refused_by_name(tmp_path: Path) -> None
     assert "binary:hinge" in refused(booster, IRIS.data, tmp_path, "xgboost")
 
 
-def test_xgboost_categories_are_refused(tmp_path: Path) -> None:
-    frame = pd.DataFrame({"a": np.arange(90) % 5, "b": np.arange(90.0)})
-    kinds = ["c", "float"]
-    data = xgboost.DMatrix(frame, label=(frame.a == 2) | (frame.a == 4), feature_types=kinds, enable_categorical=True)
-    booster = xgboost.train({"max_cat_to_onehot": 1}, data, 3)
-    assert any(any(tree["split_type"]) for tree in _trees(booster))
-    with pytest.raises((Refused, ValueError)):
-        compared(booster, frame.astype(float), tmp_path, "xgboost")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("one_hot", [1, 100])
+def test_xgboost_categories_are_exact_for_unseen_missing_negative_and_fractional_codes(
+    one_hot: int, dtype: str, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(0)
+    data = np.c_[CANCER.data[:, :2], random.integers(0, 90, 569), random.integers(0, 5, 569)].astype(dtype)
+    data[::9, 3] = np.nan
+    target = (data[:, 2] % 7 < 3) ^ (data[:, 3] == 2)
+    options: dict[str, Any] = {"max_cat_to_onehot": one_hot, "feature_types": ["q", "q", "c", "c"]}
+    model = xgboost.XGBClassifier(n_estimators=8, enable_categorical=True, **options).fit(data, target)
+    found = compared(model, data, tmp_path, "xgboost")
+    assert any(any(tree["split_type"]) for tree in _trees(model.get_booster()))
+    assert (found.labels, found.numbers < 1e-6) == (0, True)
+    assert {"missing", "unseen"} <= found.sources
 
 
 def _trees(booster: Any) -> Any:

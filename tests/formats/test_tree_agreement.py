@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,11 @@ def _xgboost(random: Any, kind: str) -> Any:
         "booster": str(random.choice(["gbtree", "dart"])),
         "n_jobs": 1,
     }
+    if kind == "three" and random.random() < 0.5:  # which XGBoost does not train on categories
+        options |= {"multi_strategy": "multi_output_tree", "num_parallel_tree": 1, "booster": "gbtree"}
+    elif random.random() < 0.7:
+        options |= {"feature_types": ["q", "q", "q", "c"], "enable_categorical": True}
+        options["max_cat_to_onehot"] = int(random.choice([1, 100]))
     if kind == "numbers":
         named = ["reg:squarederror", "count:poisson", "reg:gamma", "reg:tweedie", "reg:absoluteerror"]
         return xgboost.XGBRegressor(objective=str(random.choice(named)), **options)
@@ -160,16 +166,22 @@ def _leaves(model: Any, library: str, rows: Any) -> Any:
     if library == "xgboost":
         booster = model.get_booster()
         ends = booster.predict(xgboost.DMatrix(rows), pred_leaf=True).reshape(len(rows), -1).astype(int)
-        frame = booster.trees_to_dataframe()
-        numbers = [np.cumsum(part.Feature.to_numpy() == "Leaf") - 1 for _, part in frame.groupby("Tree")]
-        return np.stack([number[end] for number, end in zip(numbers, ends.T, strict=True)], axis=1)
+        said = json.loads(bytes(booster.save_raw("json")))["learner"]["gradient_booster"]
+        kept = (said.get("gbtree") or said)["model"]["trees"]
+        numbers = [np.cumsum(np.array(single["left_children"]) < 0) - 1 for single in kept]
+        found = np.stack([number[end] for number, end in zip(numbers, ends.T, strict=True)], axis=1)
+        # A tree of vector leaves is read as one tree for each of their numbers.
+        return np.repeat(found, len(from_xgboost.forest(model)) // len(numbers), axis=1)
     return model.predict(rows, pred_leaf=True).reshape(len(rows), -1)
 
 
 def _seen(model: Any, library: str, rows: Any) -> Any:
     """Return the rows as the trees see them."""
     if library in ("sklearn", "xgboost"):
-        return rows.astype(np.float32).astype(np.float64)
+        seen = rows.astype(np.float32).astype(np.float64)
+        if getattr(model, "feature_types", None):
+            seen[:, 3] = np.floor(seen[:, 3])
+        return seen
     if library == "hist":
         seen = np.asarray(rows, np.float64).copy()
         for index, known in sklearn_hist.categories(model).items():

@@ -13,7 +13,7 @@ from onnx import TensorProto
 from modelrel.errors import Refused
 from modelrel.formats.onnx import links, trees
 from modelrel.formats.onnx.graph import Core, Nodes
-from modelrel.formats.onnx.trees import Mode, Tree
+from modelrel.formats.onnx.trees import Floats, Mode, Tree
 from modelrel.formats.order import Order
 from modelrel.values import Scalar
 
@@ -29,8 +29,14 @@ _DOUBLE, _FLOAT = int(TensorProto.DOUBLE), int(TensorProto.FLOAT)
 def write(native: Any, order: Order) -> Core:
     """Return the core of a Booster or of a model of the scikit-learn API.
 
-    Raises `Refused` for gblinear, vector leaves, categories, and objectives that are not known.
+    Raises `Refused` for gblinear, pandas categories in data frames, and objectives that are not known.
     """
+    kept = _learner(native)["gradient_booster"].get("model", {}).get("cats", {}).get("feature_segments")
+    if kept and order.signature.kind == "columns":
+        raise Refused(
+            "the XGBoost model was trained on pandas categories, which no MLflow signature can carry",
+            "Train it on integer codes with feature_types=['c', ...], or encode them in a scikit-learn Pipeline.",
+        )
     nodes = Nodes()
     outputs, hints = answered(native, nodes, links.INPUT, order.answers.classes)
     return links.core(nodes, order, outputs, {"features": hints})
@@ -49,10 +55,11 @@ def answered(
         gap = nodes.add("Equal", x, nodes.constant(missing, np.float32))
         x = nodes.add("Where", gap, nodes.constant(math.nan, np.float32), x)
     raw = nodes.constant(base.reshape(1, -1))
+    features = int(learner["learner_model_param"]["num_feature"])
+    x = _cut(nodes, x, found, features)
     if found:
         summed = trees.summed(nodes, nodes.cast(x, _DOUBLE), found, targets, len(base))
         raw = nodes.add("Add", summed, raw)
-    features = int(learner["learner_model_param"]["num_feature"])
     return _answers(nodes, raw, learner["objective"]["name"], classes), _hints(found, features)
 
 
@@ -85,30 +92,75 @@ def _forest(learner: dict[str, Any], rounds: int) -> tuple[list[Tree], Any]:
     model = (booster["gbtree"] if booster["name"] == "dart" else booster)["model"]
     weights = booster.get("weight_drop") or [1.0] * len(model["trees"])
     end = model["iteration_indptr"][rounds] if rounds and "iteration_indptr" in model else len(model["trees"])
-    found = [_tree(tree, weight) for tree, weight in zip(model["trees"][:end], weights, strict=False)]
-    return found, np.array(model["tree_info"][:end], np.int64)
+    found: list[Tree] = []
+    targets: list[int] = []
+    for said, weight, target in zip(model["trees"][:end], weights, model["tree_info"], strict=False):
+        several = _several(_tree(said, weight), said)
+        found += several
+        targets += [target] if len(several) == 1 else range(len(several))
+    return found, np.array(targets, np.int64)
+
+
+def _several(tree: Tree, said: dict[str, Any]) -> list[Tree]:
+    """Return a tree of vector leaves as one tree for each of their numbers; one of plain leaves as it is."""
+    width = int(said["tree_param"].get("size_leaf_vector", 1))
+    if width <= 1:
+        return [tree]
+    if "leaf_weights" not in said:
+        raise Refused(
+            "the XGBoost model has vector leaves (multi_strategy='multi_output_tree') in an older form",
+            "Train it with multi_strategy='one_output_per_tree', or with a newer XGBoost.",
+        )
+    # A leaf keeps, for a right child, its number in the table.
+    rows = np.array(said["right_children"], np.int64)[np.array(said["left_children"], np.int64) < 0]
+    table = np.array(said["leaf_weights"], np.float32).astype(np.float64).reshape(-1, width)[rows]
+    return [replace(tree, leaves=table[:, column]) for column in range(width)]
 
 
 def _tree(said: dict[str, Any], weight: float) -> Tree:
-    if int(said["tree_param"].get("size_leaf_vector", 1)) > 1:
-        raise Refused(
-            "the XGBoost model has vector leaves (multi_strategy='multi_output_tree')",
-            "Train it with multi_strategy='one_output_per_tree'.",
-        )
-    if any(said.get("split_type", ())):
-        raise Refused(
-            "the XGBoost model splits on categories, which no MLflow signature can carry",
-            "Encode them as numbers, or one-hot in a scikit-learn Pipeline.",
-        )
     left, right = (np.array(said[side], np.int64) for side in ("left_children", "right_children"))
     value = np.array(said["split_conditions"], np.float32)
     leaf = left < 0
     tree = trees.from_nodes(leaf, (left, right), np.array(said["split_indices"]), value.astype(np.float64), Mode.LT)
+    splits = ~leaf
+    picks = np.array(said.get("split_type") or [0] * len(leaf), np.int64)[splits] == 1
+    left_too = np.array(said["default_left"], np.int64)[splits]
     return replace(
         tree,
-        missing=np.array(said["default_left"], np.int64)[~leaf],
+        # Categories of a split go right, and what is none of them left (common::Decision in categorical.h).
+        missing=np.where(picks, 1 - left_too, left_too),
+        threshold=np.where(picks, 0.0, tree.threshold),
+        mode=np.where(picks, Mode.MEMBER, Mode.LT).astype(np.uint8),
+        true=np.where(picks, tree.false, tree.true),
+        false=np.where(picks, tree.true, tree.false),
         leaves=value[leaf].astype(np.float64) * np.float64(np.float32(weight)),
+        members=_members(said, np.flatnonzero(splits)[picks]),
     )
+
+
+def _members(said: dict[str, Any], splits: Any) -> tuple[Floats, ...]:
+    """Return the categories of each split on some, from the tree's one list of them."""
+    listed = np.array(said.get("categories", ()), np.float64)
+    starts, sizes = said.get("categories_segments", ()), said.get("categories_sizes", ())
+    found = {
+        node: listed[start : start + size]
+        for node, start, size in zip(said.get("categories_nodes", ()), starts, sizes, strict=True)
+    }
+    return tuple(found[int(node)] for node in splits)
+
+
+def _cut(nodes: Nodes, x: str, found: list[Tree], features: int) -> str:
+    """Return the features as XGBoost reads them: a category is cut to a whole number, and one below 0 is none."""
+    picked = trees.picked(found)
+    if not picked:
+        return x
+    mask = np.isin(np.arange(features), sorted(picked)).reshape(1, -1)
+    # Nothing beyond 2**24 is a category, and the runtime has no whole numbers for the largest floats.
+    beyond = nodes.add("GreaterOrEqual", x, nodes.constant(2.0**24, np.float32))
+    whole = nodes.add("Where", beyond, nodes.constant(-1, np.float32), nodes.add("Floor", x))
+    below = nodes.add("Less", whole, nodes.constant(0, np.float32))
+    whole = nodes.add("Where", below, nodes.constant(-1, np.float32), whole)
+    return nodes.add("Where", nodes.constant(mask), whole, x)
 
 
 def _base(learner: dict[str, Any]) -> Any:
@@ -155,5 +207,10 @@ def _answers(nodes: Nodes, raw: str, objective: str, classes: tuple[Scalar, ...]
     return {"label": links.labels(nodes, index, classes), "probabilities": (value, _FLOAT)}
 
 
-def _hints(forest: list[Tree], features: int) -> list[dict[str, object]]:
-    return [{"thresholds": values} for values in trees.thresholds(forest, features)] if forest else []
+def _hints(found: list[Tree], features: int) -> list[dict[str, object]]:
+    if not found:
+        return []
+    said: list[dict[str, object]] = [{"thresholds": values} for values in trees.thresholds(found, features)]
+    for feature, categories in trees.picked(found).items():
+        said[feature]["categories"] = sorted({0, *(int(value) for value in categories)})
+    return said

@@ -149,6 +149,15 @@ def thresholds(trees: Sequence[Tree], features: int) -> list[list[float]]:
     return found
 
 
+def picked(trees: Sequence[Tree]) -> dict[int, set[float]]:
+    """Return the features that are split on by categories, and which of them any split names."""
+    found: dict[int, set[float]] = {}
+    for tree in trees:
+        for feature, members in zip(tree.feature[tree.mode == Mode.MEMBER].tolist(), tree.members, strict=True):
+            found.setdefault(feature, set()).update(members.tolist())
+    return found
+
+
 def _stump(tree: Tree) -> Tree:
     """Return a tree of one leaf with a split that changes nothing: the operator has no tree without one."""
     one = np.zeros(1, np.int64)
