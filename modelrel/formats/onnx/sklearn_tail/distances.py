@@ -85,7 +85,8 @@ def kernel(part: Part, x: str, points: Any, name: Any, **said: Any) -> str:
     if name == "laplacian":
         return nodes.add("Exp", nodes.add("Mul", distance(part, x, points, "l1"), part.row(-gamma)))
     if name == "cosine" and not part.single:
-        lengths = nodes.add("ReduceL2", x, nodes.constant([1], np.int64), keepdims=1)
+        one = nodes.constant([1], np.int64)
+        lengths = nodes.add("Sqrt", nodes.add("ReduceSum", nodes.add("Mul", x, x), one, keepdims=1))
         none = nodes.add("Equal", lengths, part.row(0.0))
         unit = nodes.add("Div", x, nodes.add("Where", none, part.row(1.0), lengths))
         norms = np.linalg.norm(points, axis=1, keepdims=True)
