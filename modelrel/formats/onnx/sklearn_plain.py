@@ -24,6 +24,8 @@ def plain(native: Any, *, last: bool = True) -> Any:
             native = native.estimator
         else:
             break
+    if kind == "SimpleImputer" and getattr(native, "indicator_", None) is not None:
+        return _imputed(native)
     if kind in ("RFE", "RFECV") and last:
         from sklearn.pipeline import Pipeline
 
@@ -46,6 +48,15 @@ def plain(native: Any, *, last: bool = True) -> Any:
         native.transformer_list = [(name, plain(step, last=False)) for name, step in native.transformer_list]
         return native
     return native if last or not hasattr(native, "predict") else _marked(native)
+
+
+def _imputed(native: Any) -> Any:
+    """Return an imputer that says what was missing as two transformers side by side: skl2onnx forgets the second."""
+    from sklearn.pipeline import FeatureUnion
+
+    imputer = copy.copy(native)
+    imputer.add_indicator, imputer.indicator_ = False, None
+    return FeatureUnion([("imputed", imputer), ("missing", native.indicator_)])
 
 
 _BOTH = frozenset({

@@ -126,6 +126,8 @@ def decided(part: Part, estimator: Any, x: str) -> str:
     if hasattr(estimator, "coef_") and ("linear_model" in module or type(estimator).__name__ == "LinearSVC"):
         product = nodes.add("MatMul", nodes.cast(x, TensorProto.DOUBLE), part.row(np.atleast_2d(estimator.coef_).T))
         return nodes.add("Add", product, part.row(estimator.intercept_))
+    if type(estimator).__name__ in ("SVC", "NuSVC") and len(estimator.classes_) == 2:
+        return last(part, nodes.cast(part.inner(estimator, x, scores=True)[1], TensorProto.DOUBLE))
     raise part.refused(
         f"needs the decision_function of {type(estimator).__name__}, which has no proven copy",
         "Use a linear model inside, or one that has predict_proba only.",
@@ -197,8 +199,9 @@ def _one_calibrated(part: Part, one: Any) -> str:
             own = nodes.cast(nodes.cast(own, TensorProto.FLOAT), TensorProto.DOUBLE) if knots.dtype == "f4" else own
             found.append(curves.interpolated(part, own, knots, curve.y_thresholds_))
         else:
-            line = nodes.add("Add", nodes.add("Mul", own, part.row(-float(curve.a_))), part.row(-float(curve.b_)))
-            found.append(nodes.add("Sigmoid", line))
+            # onnxruntime's Sigmoid is an ulp off, which makes a label of two classes that are equally sure.
+            line = nodes.add("Add", nodes.add("Mul", own, part.row(float(curve.a_))), part.row(float(curve.b_)))
+            found.append(nodes.add("Reciprocal", nodes.add("Add", part.row(1.0), nodes.add("Exp", line))))
     if two:
         return links.both(nodes, found[-1])
     joined = nodes.add("Concat", *found, axis=1)

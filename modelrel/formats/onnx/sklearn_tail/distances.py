@@ -13,6 +13,10 @@ _UNROLLED: Final = 64
 """Up to so many features a difference is taken for each: exact near zero, where a product cancels digits."""
 
 
+_UNSTEADY: Final = "where the rounding of the original is larger than what a copy may be off"
+_DOUBLE: Final = "Train and log it with float64 rows."
+
+
 def register() -> None:
     """Make skl2onnx convert these estimators with this module (in this process)."""
     from sklearn import cluster, kernel_approximation, kernel_ridge, neighbors, semi_supervised
@@ -80,12 +84,15 @@ def kernel(part: Part, x: str, points: Any, name: Any, **said: Any) -> str:
         return nodes.add("Exp", nodes.add("Mul", squared(part, x, points), part.row(-gamma)))
     if name == "laplacian":
         return nodes.add("Exp", nodes.add("Mul", distance(part, x, points, "l1"), part.row(-gamma)))
-    if name == "cosine":
-        lengths = nodes.add("ReduceL2", x, nodes.constant([1], np.int64), keepdims=1)
+    if name == "cosine" and not part.single:
+        one = nodes.constant([1], np.int64)
+        lengths = nodes.add("Sqrt", nodes.add("ReduceSum", nodes.add("Mul", x, x), one, keepdims=1))
         none = nodes.add("Equal", lengths, part.row(0.0))
         unit = nodes.add("Div", x, nodes.add("Where", none, part.row(1.0), lengths))
         norms = np.linalg.norm(points, axis=1, keepdims=True)
         return nodes.add("MatMul", unit, part.row((points / np.where(norms == 0, 1, norms)).T))
+    if part.single and name != "linear":
+        raise part.refused(f"has the kernel {name!r} of float32 rows, {_UNSTEADY}", _DOUBLE)
     if name not in ("linear", "poly", "polynomial", "sigmoid"):
         raise part.refused(f"has the kernel {name!r}, which has no proven copy", "Train it with kernel='rbf'.")
     product = nodes.add("MatMul", x, part.row(points.T))
@@ -179,6 +186,8 @@ def _ridge(part: Part) -> str:
 def _nystroem(part: Part) -> str:
     native = part.native
     said = native._get_kernel_params()
+    if part.single and native.kernel not in ("rbf", "laplacian"):
+        raise part.refused(f"has the kernel {native.kernel!r} of float32 rows, {_UNSTEADY}", _DOUBLE)
     embedded = kernel(part, part.x, np.asarray(native.components_, np.float64), native.kernel, **said)
     return part.nodes.add("MatMul", embedded, part.row(native.normalization_.T))
 

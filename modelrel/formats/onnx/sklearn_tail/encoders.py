@@ -168,6 +168,11 @@ def _ranks(part: Part) -> str:
 
 def _splines(part: Part) -> str:
     native, nodes = part.native, part.nodes
+    if native.degree == 0 or (native.degree == 1 and native.extrapolation == "linear"):
+        raise part.refused(
+            f"with degree={native.degree} and extrapolation={native.extrapolation!r} has no proven copy",
+            "Train it with degree=3.",
+        )
     found = []
     for index, spline in enumerate(native.bsplines_):
         own = curves.spline(part, column(part, index), spline, native.extrapolation)

@@ -123,6 +123,11 @@ def _imputed(part: Part) -> str:
     native, nodes = part.native, part.nodes
     if native.add_indicator or not np.isnan(native.missing_values) or native.metric != "nan_euclidean":
         raise part.refused("adds an indicator, or has another missing value than NaN", "Train it without.")
+    if part.single and native.weights != "uniform":
+        raise part.refused(
+            "weighs float32 rows, where the rounding of the original is larger than what a copy may be off",
+            "Train and log it with float64 rows, or with weights='uniform'.",
+        )
     gap = nodes.add("IsNaN", part.x)
     known = nodes.add("Where", gap, part.row(0.0), part.x)
     there = nodes.add("Sub", part.row(1.0), nodes.cast(gap, TensorProto.DOUBLE))
