@@ -256,8 +256,25 @@ def test_lightgbm_on_pandas_categories_is_refused(tmp_path: Path) -> None:
         compared(model, plain, tmp_path, "lightgbm")
 
 
-def test_an_unknown_lightgbm_objective_is_refused_by_name(tmp_path: Path) -> None:
-    share = (DIABETES.target - 25) / 322
+@pytest.mark.parametrize("scale", [1.0, 1e-9], ids=["usual", "tiny"])
+def test_a_lightgbm_intensity_is_exact(scale: float, tmp_path: Path) -> None:
+    share = (DIABETES.target - 25) / 322 * scale
     options = {"objective": "cross_entropy_lambda", "verbose": -1}
     booster = lightgbm.train(options, lightgbm.Dataset(DIABETES.data, share), 3)
-    assert "cross_entropy_lambda" in refused(booster, DIABETES.data, tmp_path, "lightgbm")
+    assert compared(booster, DIABETES.data, tmp_path, "lightgbm").numbers < 1e-14
+
+
+@pytest.mark.filterwarnings("ignore:Cannot compute class probabilities")
+def test_a_lightgbm_classifier_with_an_objective_of_its_own_is_refused_by_name(tmp_path: Path) -> None:
+    def own(wanted: Any, said: Any) -> tuple[Any, Any]:
+        return said - wanted, np.ones_like(said)
+
+    model = lightgbm.LGBMClassifier(objective=own, **QUIET).fit(CANCER.data, CANCER.target)
+    order = Order(
+        flavor="lightgbm",
+        signature=signature_of(CANCER.data),
+        answers=FLAVORS["lightgbm"].answers(model, tmp_path),
+        shapes={},
+    )
+    with pytest.raises(Refused, match="of its own"):
+        FORMATS["onnx"].convert(model, order, tmp_path / "model.onnx")

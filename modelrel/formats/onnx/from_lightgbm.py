@@ -165,6 +165,8 @@ def _answers(nodes: Nodes, raw: str, objective: str, classes: tuple[Scalar, ...]
         value = nodes.add("Softmax", raw, axis=1)
     elif name == "multiclassova":
         value = links.sigmoid(nodes, raw, float(said.get("sigmoid", 1)))
+    elif name == "cross_entropy_lambda" and not classifies:
+        value = links.log1p(nodes, nodes.add("Exp", raw))
     elif name in _EXP and not classifies:
         value = nodes.add("Exp", raw)
     elif name in _IDENTITY and not classifies:

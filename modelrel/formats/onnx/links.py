@@ -40,6 +40,17 @@ def sigmoid(nodes: Nodes, raw: str, slope: float = 1.0) -> str:
     return nodes.add("Sigmoid", raw if slope == 1 else nodes.add("Mul", raw, nodes.constant(float(slope))))
 
 
+def log1p(nodes: Nodes, value: str) -> str:
+    """Return log(1 + value) for values from 0 on, to the last bits of small ones too (Kahan's correction)."""
+    one = nodes.constant(1.0)
+    above_one = nodes.add("Add", value, one)
+    kept = nodes.add("Sub", above_one, one)
+    lost, large = nodes.add("Equal", kept, nodes.constant(0.0)), nodes.add("Greater", value, nodes.constant(2.0**53))
+    ratio = nodes.add("Div", value, nodes.add("Where", lost, one, kept))
+    found = nodes.add("Mul", nodes.add("Log", above_one), nodes.add("Where", large, one, ratio))
+    return nodes.add("Where", lost, value, found)
+
+
 def both(nodes: Nodes, positive: str) -> str:
     """Return (1 - p, p) as (N, 2) from p as (N, 1)."""
     return nodes.add("Concat", nodes.add("Sub", nodes.constant(1.0), positive), positive, axis=1)
