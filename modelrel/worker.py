@@ -202,6 +202,10 @@ def _answer(work: Callable[[Mapping[str, Any]], Mapping[str, object]], request: 
         stop = error
     except MemoryError:
         stop = Refused("the model ran out of memory", "Raise the memory limit, or release a smaller model.")
+    except OSError as error:
+        from modelrel.archive import disk_error
+
+        stop = disk_error(error) or ModelrelError(f"the worker failed: {_sentence(error)}", "Look with -v.")
     except Exception as error:  # noqa: BLE001 - the host must hear of it
         stop = ModelrelError(f"the worker failed: {_sentence(error)}", "Look with -v at the traceback.")
     traceback.print_exc()

@@ -26,6 +26,7 @@ from sklearn import (
     preprocessing,
     semi_supervised,
     svm,
+    tree,
 )
 from sklearn.pipeline import make_pipeline, make_union
 
@@ -94,6 +95,10 @@ EQUAL = [
     make_pipeline(kernel_approximation.Nystroem(n_components=10, random_state=0), svm.LinearSVC()),
     compose.ColumnTransformer([("means", MEANS, [0, 1]), ("curves", preprocessing.SplineTransformer(), [2])]),
     ensemble.VotingClassifier([("near", neighbors.NearestCentroid()), ("line", LINE)]),
+    ensemble.BaggingClassifier(neighbors.KNeighborsClassifier(), n_estimators=4),
+    ensemble.BaggingClassifier(n_estimators=5, max_features=2),
+    ensemble.BaggingClassifier(LINE, n_estimators=3, max_features=3),
+    ensemble.AdaBoostClassifier(tree.DecisionTreeClassifier(max_depth=3), n_estimators=8),
 ]
 
 

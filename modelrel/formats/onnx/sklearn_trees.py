@@ -68,12 +68,15 @@ def register() -> None:
 def forest(native: Any) -> list[Tree]:
     """Return the trees of a fitted tree or ensemble, their leaves weighing nothing yet; empty for another model."""
     singles = _singles(native)
-    found = [_tree(single.tree_) for single in singles if hasattr(single, "tree_")]
+    # A bag gives each member some of the columns only, and a tree numbers those; its members need not be trees.
     picked = getattr(native, "estimators_features_", None)
-    if picked is None:
-        return found
-    # Each tree was given some of the columns only, and numbers those.
-    return [replace(tree, feature=np.asarray(own)[tree.feature]) for tree, own in zip(found, picked, strict=True)]
+    columns = [None] * len(singles) if picked is None else [np.asarray(own) for own in picked]
+    found = []
+    for single, own in zip(singles, columns, strict=True):
+        if hasattr(single, "tree_"):
+            tree = _tree(single.tree_)
+            found.append(tree if own is None else replace(tree, feature=own[tree.feature]))
+    return found
 
 
 def _singles(native: Any) -> list[Any]:
