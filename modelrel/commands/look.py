@@ -1,4 +1,4 @@
-"""Commands about this machine: doctor."""
+"""Commands about what is there: on this machine (doctor), and in modelrel (formats)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
-    app.command()(shared(doctor))
+    for command in (doctor, formats):
+        app.command()(shared(command))
 
 
 def doctor() -> None:
@@ -36,3 +37,21 @@ def doctor() -> None:
     )
     if broken and not call().json:
         raise Unavailable(f"modelrel cannot work here: {', '.join(broken)}", "Install it again: pip install modelrel")
+
+
+def formats() -> None:
+    """Show which flavor of model can become which format, for which targets."""
+    from modelrel.flavors import FLAVORS
+    from modelrel.formats import FORMATS
+    from modelrel.show import table
+    from modelrel.steps import convert
+    from modelrel.targets import TARGETS
+
+    can = {flavor: [name for name, form in FORMATS.items() if flavor in form.FLAVORS] for flavor in FLAVORS}
+    tools = {name: convert.tools(name) for name in FORMATS}
+    written = {name: ", ".join(f"{tool} {version}" for tool, version in found.items()) for name, found in tools.items()}
+    rows = [(flavor, name, ", ".join(TARGETS), written[name]) for flavor, names in can.items() for name in names]
+    call().result(
+        {"flavors": can, "targets": list(TARGETS), "tools": tools},
+        table("", ("flavor", "format", "targets", "written and run with"), rows),
+    )

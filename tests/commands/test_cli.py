@@ -17,7 +17,19 @@ from modelrel.errors import FAMILIES
 from tests.conftest import Run, free_port
 
 HEAVY = ("mlflow", "sklearn", "onnx", "onnxruntime", "numpy", "pandas", "docker", "jinja2")
-COMMANDS = ("pull", "inspect", "convert", "verify", "package", "serve", "smoke", "promote", "release", "doctor")
+COMMANDS = (
+    "pull",
+    "inspect",
+    "convert",
+    "verify",
+    "package",
+    "serve",
+    "smoke",
+    "promote",
+    "release",
+    "doctor",
+    "formats",
+)
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["release", "--help"]])
@@ -116,6 +128,13 @@ def test_doctor_names_what_is_there_and_what_its_absence_costs(run: Run, sqlite_
     assert found["mlflow"]["state"] == "ok"
     assert found["registry"]["detail"].endswith("2 models")
     assert "context" in found["docker engine"]["cost"] or found["docker engine"]["state"] == "ok"
+
+
+def test_formats_lists_every_flavor_with_what_it_can_become(run: Run) -> None:
+    found = run("formats", "--json").json
+    assert found["flavors"] == {"sklearn": ["onnx"], "xgboost": ["onnx"], "lightgbm": ["onnx"]}
+    assert found["tools"]["onnx"]["onnxruntime"]
+    assert "lightgbm" in run("formats").out
 
 
 def test_doctor_goes_on_where_the_registry_is_down(run: Run) -> None:
