@@ -107,10 +107,10 @@ def test_a_model_whose_library_is_not_installed(run: Run, tmp_path: Path) -> Non
 def test_an_estimator_without_a_converter(run: Run, tmp_path: Path) -> None:
     top = pickled(
         tmp_path / "m",
-        "from sklearn.kernel_ridge import KernelRidge; from sklearn.pipeline import make_pipeline;"
-        "from sklearn.preprocessing import StandardScaler as S; clf = make_pipeline(S(), KernelRidge()).fit(X, y)",
+        "from sklearn.gaussian_process import GaussianProcessClassifier as G; from sklearn.pipeline import Pipeline;"
+        "from sklearn.preprocessing import StandardScaler as S; clf = Pipeline([('s', S()), ('g', G())]).fit(X, y)",
     )
-    is_refused(run("convert", top, "--json"), 4, "KernelRidge")
+    is_refused(run("convert", top, "--json"), 4, "GaussianProcessClassifier")
 
 
 def test_a_model_without_a_signature(run: Run, saved: Callable[[str], Path]) -> None:

@@ -23,6 +23,8 @@ from modelrel.values import Package
 from tests.targets import tiny
 
 HERE = "{}.{}".format(*sys.version_info[:2])
+OURS = f"io.modelrel.smoke={os.uname().nodename}:{os.getpid()}"
+"""The label of the containers that this process started; other tests run at the same time."""
 Change = Callable[[str], str]
 
 
@@ -128,7 +130,7 @@ def test_an_image_is_started_in_the_engine() -> None:
 def test_the_container_is_removed() -> None:
     smoke(tiny.delivered("docker", image=True))
     with tiny.engine() as engine:
-        assert not engine.containers.list(all=True, filters={"label": "io.modelrel.smoke"})
+        assert not engine.containers.list(all=True, filters={"label": OURS})
 
 
 @pytest.mark.docker
@@ -137,7 +139,7 @@ def test_the_container_is_removed_after_a_refusal(tmp_path: Path) -> None:
     with pytest.raises(Refused):
         smoke(package)
     with tiny.engine() as engine:
-        assert not engine.containers.list(all=True, filters={"label": "io.modelrel.smoke"})
+        assert not engine.containers.list(all=True, filters={"label": OURS})
 
 
 @pytest.mark.docker
@@ -149,7 +151,7 @@ def test_the_container_is_removed_after_an_interrupt() -> None:
     with pytest.raises(KeyboardInterrupt):
         smoke(tiny.delivered("docker", image=True), interrupt)
     with tiny.engine() as engine:
-        assert not engine.containers.list(all=True, filters={"label": "io.modelrel.smoke"})
+        assert not engine.containers.list(all=True, filters={"label": OURS})
 
 
 @pytest.mark.docker
@@ -168,13 +170,21 @@ def test_an_engine_that_is_gone_is_one_sentence(monkeypatch: pytest.MonkeyPatch)
         smoke(package)
 
 
+def gone(command: str) -> bool:
+    """Return whether no such process is left; tests that run at the same time end theirs within seconds."""
+    end = time.monotonic() + 60
+    while running(command) and time.monotonic() < end:
+        time.sleep(0.2)
+    return not running(command)
+
+
 def test_the_process_is_gone_afterwards() -> None:
     smoke(process_package())
-    assert not running("-m serving model --host 127.0.0.1")
+    assert gone("-m serving model --host 127.0.0.1")
 
 
-def killed(package: Package, folder: Path, word: str) -> None:
-    """Smoke-test in a process of its own, and kill that when it says `word`."""
+def killed(package: Package, folder: Path, word: str) -> int:
+    """Smoke-test in a process of its own, and kill that when it says `word`; return its number."""
     (folder / "package.pickle").write_bytes(pickle.dumps(package))
     script = (
         "import pickle, sys; from modelrel.steps.smoke import smoke;"
@@ -188,22 +198,23 @@ def killed(package: Package, folder: Path, word: str) -> None:
         while word not in process.stdout.readline():
             assert process.poll() is None
         process.kill()
+        return process.pid
 
 
 @pytest.mark.skipif(not shutil.which("setpriv"), reason="not on this platform: util-linux is not there")
 def test_the_server_dies_with_a_smoke_test_that_is_killed(tmp_path: Path) -> None:
     killed(process_package(), tmp_path, "first right answer")
-    time.sleep(1)
-    assert not running("-m serving model --host 127.0.0.1")
+    assert gone("-m serving model --host 127.0.0.1")
 
 
 @pytest.mark.docker
 def test_the_next_smoke_test_removes_the_container_of_one_that_was_killed(tmp_path: Path) -> None:
     package = tiny.delivered("docker", image=True)
-    killed(package, tmp_path, "first right answer")
+    pid = killed(package, tmp_path, "first right answer")
     smoke(package)
     with tiny.engine() as engine:
-        assert not engine.containers.list(all=True, filters={"label": "io.modelrel.smoke"})
+        label = f"io.modelrel.smoke={os.uname().nodename}:{pid}"
+        assert not engine.containers.list(all=True, filters={"label": label})
 
 
 def test_a_wrong_answer_is_refused_with_output_row_expected_and_got(tmp_path: Path) -> None:

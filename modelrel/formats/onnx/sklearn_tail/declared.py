@@ -86,8 +86,13 @@ Writer = Callable[[Part], "str | tuple[str, ...]"]
 """Adds an estimator's nodes and returns its results: label and numbers, or one tensor of numbers."""
 
 
-def declare(kind: type[Any], write: Writer, *, columns: bool = False) -> None:
-    """Make skl2onnx convert `kind` with `write` (in this process); with `columns` it may get text, and no `x`."""
+def declare(kind: type[Any] | None, write: Writer, *, columns: bool = False) -> None:
+    """Make skl2onnx convert `kind` with `write` (in this process); with `columns` it may get text, and no `x`.
+
+    None, which an older scikit-learn has for an estimator that came later, is passed over.
+    """
+    if kind is None:
+        return
     from skl2onnx import update_registered_converter
     from sklearn.base import ClassifierMixin
 

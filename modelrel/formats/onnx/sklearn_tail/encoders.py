@@ -17,7 +17,7 @@ def register() -> None:
     from sklearn import impute, preprocessing
 
     declare(preprocessing.OneHotEncoder, _one_hot, columns=True)
-    declare(preprocessing.TargetEncoder, _targets, columns=True)
+    declare(getattr(preprocessing, "TargetEncoder", None), _targets, columns=True)
     declare(preprocessing.LabelEncoder, _numbered, columns=True)
     declare(preprocessing.LabelBinarizer, _binarised, columns=True)
     declare(preprocessing.Binarizer, _above)
