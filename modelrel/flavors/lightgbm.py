@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from modelrel.flavors import frames, mlmodel
+from modelrel.flavors import boosters, frames, mlmodel
 from modelrel.tensors import Array, Tensors
-from modelrel.values import Answers, Signature
+from modelrel.values import Signature
 
 
 def load(folder: Path) -> object:
@@ -29,17 +29,7 @@ def load(folder: Path) -> object:
     )
 
 
-def answers(native: Any, _folder: Path) -> Answers:
-    """Return the outputs: `label` and `probabilities` of a classifier, `prediction` of anything else."""
-    name = type(native).__name__
-    if not hasattr(native, "predict_proba"):
-        return Answers(outputs=("prediction",), predict="prediction", estimator=name)
-    return Answers(
-        outputs=("label", "probabilities"),
-        predict="label",
-        estimator=name,
-        classes=tuple(np.asarray(native.classes_).tolist()),
-    )
+answers = boosters.answers
 
 
 def predict(native: Any, tensors: Tensors, signature: Signature) -> dict[str, Array]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -93,6 +94,6 @@ class Registry:
         """Return one version as it is now, or None."""
         return self._lookup.version(name, version)
 
-    def download(self, uri: str, into: Path) -> None:
+    def download(self, uri: str, into: Path, note: Callable[[str], None]) -> None:
         """Download the files of a model into `into` (see `Mlflow.download`)."""
-        self.mlflow.download(uri, into, lambda _: None)
+        self.mlflow.download(uri, into, note)

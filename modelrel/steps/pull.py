@@ -74,7 +74,7 @@ def pull(
             _copy(Path(reference.value), work)
         else:
             note(f"downloading {uri_of(reference)}")
-            registry.download(uri_of(reference), work)
+            registry.download(uri_of(reference), work, note)
         found = mlmodel.read(work)
         note("reading what its run logged")
         run = _run(reference, registry, found.run_id)
