@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := .demo
 
-.PHONY: help setup demo fmt lint test bench golden build clean
+.PHONY: help setup demo fmt lint test nightly bench golden build clean
 
 help:  ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ lint: $(VENV)/.dev  ## ruff, mypy --strict, import-linter
 
 test: $(VENV)/.dev  ## all tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST)
+
+nightly: $(VENV)/.dev  ## the tests of random models, ten times as many and new ones each time
+	$(BIN)/python -m pytest -n 2 --hypothesis-profile nightly tests/formats/test_tree_agreement.py $(PYTEST)
 
 bench: $(VENV)/.dev  ## measure against peers, in one run (fetches the peers into bench/.venvs)
 	$(BIN)/python bench/serve.py

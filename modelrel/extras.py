@@ -9,7 +9,7 @@ from typing import Final
 
 from modelrel.errors import Unavailable
 
-EXTRAS: Final = {"xgboost": "xgboost", "lightgbm": "lightgbm"}
+EXTRAS: Final = {"xgboost": "xgboost", "lightgbm": "lightgbm", "catboost": "catboost"}
 """Module name -> the extra of modelrel that brings it."""
 
 

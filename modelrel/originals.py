@@ -24,10 +24,15 @@ from modelrel import archive, extras, interpreters, wheels
 from modelrel.errors import Invalid, Refused, Unavailable
 from modelrel.values import EnvChoice, SourceModel, digest
 
-LIBRARIES: Final = {"sklearn": "scikit-learn", "xgboost": "xgboost", "lightgbm": "lightgbm"}
+LIBRARIES: Final = {"sklearn": "scikit-learn", "xgboost": "xgboost", "lightgbm": "lightgbm", "catboost": "catboost"}
 """Flavor -> the distribution that its models are made of."""
 
-_RECORDED: Final = {"sklearn": "sklearn_version", "xgboost": "xgb_version", "lightgbm": "lgb_version"}
+_RECORDED: Final = {
+    "sklearn": "sklearn_version",
+    "xgboost": "xgb_version",
+    "lightgbm": "lgb_version",
+    "catboost": "catboost_version",
+}
 """Flavor -> where MLmodel says the version of that distribution."""
 
 _WORKER: Final = ("numpy", "pandas", "PyYAML")

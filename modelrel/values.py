@@ -224,6 +224,9 @@ class ParityReport:
         return self.converted.source
 
 
+Operators = Literal["v5", "v3", "core"]
+"""What trees are written with: ai.onnx.ml 5 TreeEnsemble, ai.onnx.ml 3 for older runtimes, or ai.onnx alone."""
+
 EnvChoice = Literal["auto", "current", "model"]
 """Where the original runs: in the environment of modelrel, in one made from what the model recorded, or as fits."""
 
@@ -233,6 +236,7 @@ class ConvertOptions:
     """What the user asks of a conversion; `opset` 0 is the newest that converter and runtime both take."""
 
     opset: int = 0
+    operators: Operators = "v5"
     seconds: float = 600.0
     memory_bytes: int = 0
     env: EnvChoice = "auto"

@@ -7,7 +7,7 @@ travel in .npz files whose names the request gives. Everything printed goes to s
 | action | fields | answers |
 |---|---|---|
 | load | flavor, model_dir | how the model answers (`values.Answers`) |
-| convert | format, path, opset, signature, metadata, arrays (rows to try, may be absent) | the description |
+| convert | format, path, opset, operators, signature, metadata, arrays (rows to try, may be absent) | the description |
 | predict | signature, arrays, repeat (timed runs) | outputs; `kept` rows, `raised` sentences, `seconds` |
 """
 
@@ -71,6 +71,7 @@ class Loaded:
             signature=shape,
             answers=self._answers,
             opset=int(request["opset"]),
+            operators=request["operators"],
             metadata=request["metadata"],
             shapes=self._shapes(rows, shape),
         )

@@ -15,9 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+
+# `make test` asks the same random models every time; `make nightly` asks other ones, and more.
+settings.register_profile("default", max_examples=120, derandomize=True, database=None)
+settings.register_profile("nightly", max_examples=1200, print_blob=True)
+settings.load_profile("default")
 
 REQUIRED = {name for name in os.environ.get("MODELREL_TEST_REQUIRE", "").split(",") if name}
 _EXPECTED_SKIPS = ("not on this platform",)

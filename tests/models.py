@@ -18,9 +18,9 @@ from modelrel.probes import rows
 from modelrel.probes.generated import Maker
 from modelrel.registry import mlmodel
 from modelrel.tensors import Array
-from modelrel.values import Signature, SourceModel, TensorSpec
+from modelrel.values import Operators, Signature, SourceModel, TensorSpec
 
-Flavor = Literal["sklearn", "xgboost", "lightgbm"]
+Flavor = Literal["sklearn", "xgboost", "lightgbm", "catboost"]
 
 
 def logged(model: Any, data: Any, folder: Path, *, flavor: Flavor = "sklearn", **options: Any) -> SourceModel:
@@ -118,7 +118,9 @@ class Compared:
     description: dict[str, Any]
 
 
-def compared(model: Any, data: Any, folder: Path, flavor: Flavor = "sklearn", count: int = 400) -> Compared:
+def compared(
+    model: Any, data: Any, folder: Path, flavor: Flavor = "sklearn", count: int = 400, *, operators: Operators = "v5"
+) -> Compared:
     """Convert `model` in this process, and compare every row that the original answers."""
     (folder / "MLmodel").write_text(f"flavors:\n  {flavor}: {{}}\n  python_function: {{}}\n")
     room, format_ = FLAVORS[flavor], FORMATS["onnx"]
@@ -129,6 +131,7 @@ def compared(model: Any, data: Any, folder: Path, flavor: Flavor = "sklearn", co
         flavor=flavor,
         signature=signature,
         answers=room.answers(model, folder),
+        operators=operators,
         shapes={
             name: TensorSpec(name=name, datatype=tensors.datatype(array.dtype), shape=(-1, *array.shape[1:]))
             for name, array in found.items()

@@ -12,11 +12,14 @@ from modelrel.commands.settings import size
 
 if TYPE_CHECKING:
     from modelrel.steps.release import Release, ReleaseOptions
-    from modelrel.values import ConvertOptions, EnvChoice, VerifyOptions
+    from modelrel.values import ConvertOptions, EnvChoice, Operators, VerifyOptions
 
 To = Annotated[str, typer.Option("--to", metavar="FORMAT", help="The format of the copy: onnx.")]
 Force = Annotated[bool, typer.Option("--force", help="Do it again, even if it is up to date.")]
 Opset = Annotated[int | None, typer.Option(metavar="N", help="The ONNX opset (the newest that works).")]
+OperatorsOption = Annotated[
+    str | None, typer.Option("--operators", metavar="WHICH", help="What trees are written with: v5, v3 or core.")
+]
 Seconds = Annotated[float | None, typer.Option(metavar="S", help="Time limit of the work on the model (600).")]
 Memory = Annotated[
     str | None, typer.Option(metavar="SIZE", help="Memory limit of that work: 4GB (80 % of the machine's).")
@@ -47,6 +50,18 @@ def check_env(name: str) -> EnvChoice:
     return name  # type: ignore[return-value]  # narrowed by the tuple above
 
 
+def check_operators(name: str) -> Operators:
+    """Return the choice of tree operators; raises `Invalid` where there are none of this name."""
+    from modelrel.errors import Invalid
+
+    if name not in ("v5", "v3", "core"):
+        raise Invalid(
+            f"there are no operators {name!r}",
+            "Choose v5 (ai.onnx.ml 5), v3 (older runtimes) or core (ai.onnx alone, without ai.onnx.ml).",
+        )
+    return name  # type: ignore[return-value]  # narrowed by the tuple above
+
+
 def convert_options(given: dict[str, Any]) -> ConvertOptions:
     """Return the options of a conversion, settings included."""
     from modelrel.values import ConvertOptions
@@ -55,6 +70,7 @@ def convert_options(given: dict[str, Any]) -> ConvertOptions:
     limit = pick("release", "memory", given.get("memory"), "")
     return ConvertOptions(
         opset=pick("release", "opset", given.get("opset"), 0),
+        operators=check_operators(pick("release", "operators", given.get("operators"), "v5")),
         seconds=pick("release", "seconds", given.get("seconds"), 600.0),
         env=check_env(pick("release", "env", given.get("env"), "auto")),
         memory_bytes=size(limit, "--memory") if limit else 0,
@@ -138,14 +154,16 @@ def inspect(model: Model) -> None:
 
 
 def convert(
-    model: Model, to: To = "onnx", opset: Opset = None, seconds: Seconds = None, memory: Memory = None,
-    env: Env = None, force: Force = False,
+    model: Model, to: To = "onnx", opset: Opset = None, operators: OperatorsOption = None, seconds: Seconds = None,
+    memory: Memory = None, env: Env = None, force: Force = False,
 ) -> None:  # fmt: skip
     """Make the copy in another format, and verify that it answers as the original."""
     from modelrel.show import as_json
     from modelrel.show import parity as shown
 
-    asked = options(to, "convert verify" if force else "", opset=opset, seconds=seconds, memory=memory, env=env)
+    asked = options(
+        to, "convert verify" if force else "", opset=opset, operators=operators, seconds=seconds, memory=memory, env=env
+    )
     with call().release(model, asked) as release:
         parity = release.parity()
         call().result(

@@ -21,6 +21,7 @@ TABLE: Final[dict[str, dict[str, type]]] = {
         "stage": str,
         "templates": str,
         "opset": int,
+        "operators": str,
         "seconds": float,
         "memory": str,
         "env": str,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final, Protocol
 
-from modelrel.flavors import lightgbm, sklearn, xgboost
+from modelrel.flavors import catboost, lightgbm, sklearn, xgboost
 from modelrel.tensors import Array, Tensors
 from modelrel.values import Answers, Signature
 
@@ -29,4 +29,4 @@ class Flavor(Protocol):
         ...
 
 
-FLAVORS: Final[dict[str, Flavor]] = {"sklearn": sklearn, "xgboost": xgboost, "lightgbm": lightgbm}
+FLAVORS: Final[dict[str, Flavor]] = {"sklearn": sklearn, "xgboost": xgboost, "lightgbm": lightgbm, "catboost": catboost}

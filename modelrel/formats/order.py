@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from modelrel.values import Answers, Signature, TensorSpec
+from modelrel.values import Answers, Operators, Signature, TensorSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,5 +20,6 @@ class Order:
     signature: Signature
     answers: Answers
     opset: int = 0
+    operators: Operators = "v5"
     metadata: Mapping[str, str] = field(default_factory=dict)
     shapes: Mapping[str, TensorSpec] = field(default_factory=dict)

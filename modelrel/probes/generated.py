@@ -285,9 +285,9 @@ def _around(threshold: float, dtype: np.dtype[Any]) -> list[Any]:
         return list(np.clip(near, limits.min, min(limits.max, 2**62)).astype(dtype))
     steps = []
     for kind in (dtype, np.dtype(np.float32))[: 2 if dtype == np.float64 else 1]:
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore"):  # CatBoost splits gaps off at the largest float
             middle = kind.type(threshold)
-        steps += [np.nextafter(middle, kind.type(-np.inf)), middle, np.nextafter(middle, kind.type(np.inf))]
+            steps += [np.nextafter(middle, kind.type(-np.inf)), middle, np.nextafter(middle, kind.type(np.inf))]
     return [value for value in steps if np.isfinite(value)]
 
 

@@ -50,6 +50,7 @@ def convert(
             format=format,
             path=str(path),
             opset=options.opset,
+            operators=options.operators,
             signature=asdict(source.signature),
             metadata=room.metadata(source, used),
         )

@@ -19,6 +19,7 @@ _NEEDED: Final = (
 _OPTIONAL: Final = {
     "xgboost": "models of the flavor xgboost cannot be converted",
     "lightgbm": "models of the flavor lightgbm cannot be converted",
+    "catboost": "models of the flavor catboost cannot be converted",
     "awslambdaric": "nothing: the smoke test of lambda fetches it when it needs it",
 }
 

@@ -148,7 +148,12 @@ class Release:
             f"convert {form}",
             self.folder / form / "ConvertedModel.json",
             ConvertedModel,
-            self._key("convert", source, [form, options.opset, own.digest if own else ""], convert_step.tools(form)),
+            self._key(
+                "convert",
+                source,
+                [form, options.opset, options.operators, own.digest if own else ""],
+                convert_step.tools(form),
+            ),
             {"source": source},
         )
         return self._step(stage, lambda: convert_step.convert(source, form, options, self.listener.note))

@@ -29,6 +29,11 @@ def trained(flavor: str) -> Any:
         import xgboost
 
         return xgboost.XGBClassifier(n_estimators=2).fit(data, target), data
+    if flavor == "catboost":
+        import catboost
+
+        options = {"iterations": 2, "verbose": 0, "allow_writing_files": False, "thread_count": 1}
+        return catboost.CatBoostClassifier(**options).fit(data, target), data
     import lightgbm
 
     return lightgbm.LGBMClassifier(n_estimators=2, verbose=-1).fit(data, target), data

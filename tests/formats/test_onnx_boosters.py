@@ -108,9 +108,12 @@ def refused(model: Any, data: Any, folder: Path, flavor: Any) -> str:
     return stop.value.message
 
 
-def test_a_linear_xgboost_model_is_refused_by_name(tmp_path: Path) -> None:
-    model = xgboost.XGBRegressor(n_estimators=3, booster="gblinear").fit(DIABETES.data, DIABETES.target)
-    assert "gblinear" in refused(model, DIABETES.data, tmp_path, "xgboost")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_linear_xgboost_models_are_equal_gaps_included(dtype: str, tmp_path: Path) -> None:
+    data = gapped(CANCER.data.astype(dtype))
+    model = xgboost.XGBClassifier(n_estimators=3, booster="gblinear").fit(data, CANCER.target)
+    found = compared(model, data, tmp_path, "xgboost")
+    assert (found.labels, found.numbers < 1e-5) == (0, True)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -238,14 +241,20 @@ def test_a_lightgbm_model_that_never_splits_answers_its_constant(tmp_path: Path)
     assert compared(model, DIABETES.data, tmp_path, "lightgbm").numbers == 0
 
 
-@pytest.mark.parametrize(
-    ("options", "named"),
-    [({"linear_tree": True}, "linear trees"), ({"zero_as_missing": True}, "zero for missing")],
-    ids=["linear", "zero"],
-)
-def test_lightgbm_models_without_an_exact_copy_are_refused_by_name(options: Any, named: str, tmp_path: Path) -> None:
-    model = lightgbm.LGBMRegressor(**QUIET, **options).fit(DIABETES.data, DIABETES.target)
-    assert named in refused(model, DIABETES.data, tmp_path, "lightgbm")
+@pytest.mark.parametrize("operators", ["v5", "v3", "core"])
+@pytest.mark.parametrize("option", ["linear_tree", "zero_as_missing"])
+def test_linear_trees_and_zero_as_missing_of_lightgbm_are_exact(option: str, operators: Any, tmp_path: Path) -> None:
+    data = gapped(np.where(np.random.default_rng(1).random(DIABETES.data.shape) < 0.2, 0, DIABETES.data))
+    model = lightgbm.LGBMRegressor(**QUIET, **{option: True}).fit(data, DIABETES.target)
+    assert compared(model, data, tmp_path, "lightgbm", operators=operators).numbers < 1e-12
+
+
+def test_zero_as_missing_in_some_trees_only_is_refused_by_name(tmp_path: Path) -> None:
+    rows = lightgbm.Dataset(DIABETES.data, DIABETES.target, free_raw_data=False)
+    first = lightgbm.train({"verbose": -1, "zero_as_missing": True}, rows, 2)
+    again = lightgbm.Dataset(DIABETES.data, DIABETES.target)
+    model = lightgbm.train({"verbose": -1}, again, 2, init_model=first)
+    assert "in some trees only" in refused(model, DIABETES.data, tmp_path, "lightgbm")
 
 
 def test_lightgbm_on_pandas_categories_is_refused(tmp_path: Path) -> None:

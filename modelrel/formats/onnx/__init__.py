@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from modelrel.formats.onnx.graph import Core
 
 SUFFIX: Final = ".onnx"
-FLAVORS: Final = frozenset({"sklearn", "xgboost", "lightgbm"})
+FLAVORS: Final = frozenset({"sklearn", "xgboost", "lightgbm", "catboost"})
 WRITERS: Final = ("onnx", "onnxruntime", "skl2onnx")
-TOOLS: Final = ("onnx", "onnxruntime", "skl2onnx", "scikit-learn", "xgboost", "lightgbm")
+TOOLS: Final = ("onnx", "onnxruntime", "skl2onnx", "scikit-learn", "xgboost", "lightgbm", "catboost")
 
 
 def convert(native: object, order: Order, path: Path) -> Mapping[str, object]:
@@ -31,15 +31,18 @@ def convert(native: object, order: Order, path: Path) -> Mapping[str, object]:
 
     Raises `Refused` for an estimator without an exact copy, and `Invalid` for an opset out of range.
     """
-    from modelrel.formats.onnx import graph
+    from modelrel.formats.onnx import graph, trees
 
     if order.opset and not OLDEST <= order.opset <= NEWEST:
         raise Invalid(
             f"opset {order.opset} cannot be written: the converters and onnxruntime take {OLDEST} to {NEWEST}",
             f"Choose --opset {NEWEST}, or leave it out.",
         )
-    core = _writer(order.flavor)(native, order)
+    with trees.written(order.operators):
+        core = _writer(order.flavor)(native, order)
     model, outputs = graph.bordered(core, order)
+    if order.operators == "core":
+        _only_core(model)
     path.write_bytes(model.SerializeToString(deterministic=True))
     predict = order.answers.predict
     if predict not in {spec.name for spec in outputs}:
@@ -57,6 +60,16 @@ def convert(native: object, order: Order, path: Path) -> Mapping[str, object]:
         "notes": list(core.notes),
         "hints": core.hints,
     }
+
+
+def _only_core(model: Any) -> None:
+    """Raise `Refused` where an operator is not one of ai.onnx, naming all of them."""
+    other = sorted({f"{node.domain}.{node.op_type}" for node in model.graph.node if node.domain not in ("", "ai.onnx")})
+    if other:
+        raise Refused(
+            f"the model needs {', '.join(other)}, which core operators alone do not give",
+            "Leave out --operators core, or move that step out of the model.",
+        )
 
 
 def check(path: Path) -> None:
@@ -133,6 +146,10 @@ def _writer(flavor: str) -> Callable[[Any, Order], Core]:
         from modelrel.formats.onnx import from_lightgbm
 
         return from_lightgbm.write
+    if flavor == "catboost":
+        from modelrel.formats.onnx import from_catboost
+
+        return from_catboost.write
     raise Refused(f"a {flavor} model cannot become ONNX", "Choose another format.")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -12,7 +11,7 @@ from onnx import TensorProto
 from modelrel.errors import Refused
 from modelrel.formats.onnx import links, trees
 from modelrel.formats.onnx.graph import Core, Nodes
-from modelrel.formats.onnx.trees import Floats, Mode, Tree
+from modelrel.formats.onnx.trees import Floats, Linear, Mode, Tree
 from modelrel.formats.order import Order
 from modelrel.values import Scalar
 
@@ -31,7 +30,7 @@ _DOUBLE: Final = int(TensorProto.DOUBLE)
 def write(native: Any, order: Order) -> Core:
     """Return the core of a Booster or of a model of the scikit-learn API.
 
-    Raises `Refused` for linear trees, zero_as_missing, pandas categories, and objectives that are not known.
+    Raises `Refused` for pandas categories, and objectives that are not known.
     """
     nodes = Nodes()
     x, spec = links.INPUT, order.signature.inputs[0]
@@ -56,7 +55,7 @@ def answered(
     found = [_tree(section) for section in sections]
     per_iteration = int(header["num_tree_per_iteration"])
     features = int(header["max_feature_idx"]) + 1
-    x = _entered(nodes, x, found, features)
+    x = _entered(nodes, x, found, _zeros(sections, features))
     targets = np.arange(len(found)) % per_iteration
     raw = trees.summed(nodes, x, found, targets, per_iteration)
     if "average_output" in header:
@@ -73,15 +72,6 @@ def forest(native: Any) -> list[Tree]:
 def _parsed(text: str) -> tuple[dict[str, str], list[dict[str, str]]]:
     """Return the header of a text model and its trees, as key -> value."""
     top, *rest = text.split("end of trees", 1)[0].split("\nTree=")
-    if re.search(r"\[linear_tree: 1\]", text):
-        raise Refused(
-            "the LightGBM model has linear trees, which no tree format holds", "Train it with linear_tree=False."
-        )
-    if re.search(r"\[zero_as_missing: 1\]", text):
-        raise Refused(
-            "the LightGBM model takes zero for missing, which no tree format holds",
-            "Train it with zero_as_missing=False, on NaN where a value is missing.",
-        )
     return _pairs(top), [_pairs(section) for section in rest]
 
 
@@ -100,21 +90,12 @@ def _numbers(section: Mapping[str, str], name: str, dtype: Any) -> Any:
 
 def _tree(section: Mapping[str, str]) -> Tree:
     """Return one tree of the text format; its children are numbered as ours: ~k is leaf k."""
-    if section.get("is_linear", "0") != "0":
-        raise Refused(
-            "the LightGBM model has linear trees, which no tree format holds", "Train it with linear_tree=False."
-        )
     kind = _numbers(section, "decision_type", np.int64)
     threshold: Floats = _numbers(section, "threshold", np.float64)
     categorical = (kind & _CATEGORICAL) > 0
     missing_type = (kind >> 2) & 3
-    if (missing_type[~categorical] == _ZERO).any():
-        raise Refused(
-            "the LightGBM model takes zero for missing, which no tree format holds",
-            "Train it with zero_as_missing=False, on NaN where a value is missing.",
-        )
     # Without a missing type LightGBM reads NaN as 0; with one, NaN has its own way. A category NaN goes right.
-    left = np.where(missing_type == _NAN, (kind & _DEFAULT_LEFT) > 0, threshold >= 0)
+    left = np.where(missing_type == _NONE, threshold >= 0, (kind & _DEFAULT_LEFT) > 0)
     return Tree(
         feature=_numbers(section, "split_feature", np.int64),
         threshold=np.where(categorical, 0.0, threshold),
@@ -124,7 +105,35 @@ def _tree(section: Mapping[str, str]) -> Tree:
         false=_numbers(section, "right_child", np.int64),
         leaves=_numbers(section, "leaf_value", np.float64),
         members=_members(section, threshold[categorical].astype(int)),
+        linear=_linear(section) if section.get("is_linear", "0") != "0" else None,
     )
+
+
+def _linear(section: Mapping[str, str]) -> Linear:
+    """Return the linear functions of a tree's leaves, whose features the text lists one leaf after another."""
+    sizes = _numbers(section, "num_features", np.int64)
+    used = np.arange(sizes.max(initial=0)) < sizes[:, None]
+    feature, coefficient = np.full(used.shape, -1, np.int64), np.zeros(used.shape)
+    feature[used] = _numbers(section, "leaf_features", np.int64)
+    coefficient[used] = _numbers(section, "leaf_coeff", np.float64)
+    return Linear(constant=_numbers(section, "leaf_const", np.float64), feature=feature, coefficient=coefficient)
+
+
+def _zeros(sections: list[dict[str, str]], width: int) -> Any:
+    """Return which features take 0 for missing (zero_as_missing): bool (width,)."""
+    taken = np.zeros((2, width), np.bool_)
+    for section in sections:
+        kind, feature = _numbers(section, "decision_type", np.int64), _numbers(section, "split_feature", np.int64)
+        plain = (kind & _CATEGORICAL) == 0
+        zero = ((kind >> 2) & 3) == _ZERO
+        taken[0][feature[plain & ~zero]] = True
+        taken[1][feature[plain & zero]] = True
+    if taken.all(axis=0).any():
+        raise Refused(
+            f"feature {int(np.argmax(taken.all(axis=0)))} of the LightGBM model takes 0 for missing in some trees only",
+            "Train all rounds with the same zero_as_missing.",
+        )
+    return taken[1]
 
 
 def _members(section: Mapping[str, str], sets: Any) -> tuple[Floats, ...]:
@@ -138,16 +147,17 @@ def _members(section: Mapping[str, str], sets: Any) -> tuple[Floats, ...]:
     return tuple(found)
 
 
-def _entered(nodes: Nodes, x: str, forest: list[Tree], width: int) -> str:
+def _entered(nodes: Nodes, x: str, forest: list[Tree], zeros: Any) -> str:
     """Return the features as LightGBM sees them: nothing but 0 around 0, categories cut to integers."""
-    if any((np.abs(tree.threshold) <= _ZERO_BOUND).any() for tree in forest):
-        # Its predictor drops what is not beyond this bound from the row, which makes it 0.
+    linear = any(tree.linear is not None for tree in forest)
+    if zeros.any() or linear or any((np.abs(tree.threshold) <= _ZERO_BOUND).any() for tree in forest):
+        # Its predictor drops what is not beyond this bound from the row, which makes it 0, or missing.
         small = nodes.add("LessOrEqual", nodes.add("Abs", x), nodes.constant(_ZERO_BOUND))
-        x = nodes.add("Where", small, nodes.constant(0.0), x)
+        x = nodes.add("Where", small, nodes.constant(np.where(zeros, np.nan, 0.0).reshape(1, -1)), x)
     features = {int(index) for tree in forest for index in tree.feature[tree.mode == Mode.MEMBER]}
     if not features:
         return x
-    mask = np.isin(np.arange(width), sorted(features))
+    mask = np.isin(np.arange(len(zeros)), sorted(features))
     # static_cast<int> cuts towards zero: -0.5 is category 0, and -1 is none.
     cut = nodes.add("Mul", nodes.add("Sign", x), nodes.add("Floor", nodes.add("Abs", x)))
     return nodes.add("Where", nodes.constant(mask.reshape(1, -1)), cut, x)

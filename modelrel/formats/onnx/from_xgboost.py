@@ -29,7 +29,7 @@ _DOUBLE, _FLOAT = int(TensorProto.DOUBLE), int(TensorProto.FLOAT)
 def write(native: Any, order: Order) -> Core:
     """Return the core of a Booster or of a model of the scikit-learn API.
 
-    Raises `Refused` for gblinear, pandas categories in data frames, and objectives that are not known.
+    Raises `Refused` for pandas categories in data frames, and objectives that are not known.
     """
     kept = _learner(native)["gradient_booster"].get("model", {}).get("cats", {}).get("feature_segments")
     if kept and order.signature.kind == "columns":
@@ -47,8 +47,9 @@ def answered(
 ) -> tuple[dict[str, tuple[str, int]], list[dict[str, object]]]:
     """Add the model to `nodes`; return its outputs, name -> (tensor, element type), and hints per feature."""
     learner = _learner(native)
-    found, targets = _forest(learner, _rounds(native))
     base = _base(learner)
+    linear = learner["gradient_booster"]["name"] == "gblinear"
+    found, targets = ([], np.zeros(0, np.int64)) if linear else _forest(learner, _rounds(native))
     x = nodes.cast(x, _FLOAT)  # XGBoost itself reads every feature as float32
     missing = getattr(native, "missing", math.nan)
     if missing is not None and not math.isnan(missing):
@@ -57,10 +58,21 @@ def answered(
     raw = nodes.constant(base.reshape(1, -1))
     features = int(learner["learner_model_param"]["num_feature"])
     x = _cut(nodes, x, found, features)
+    if linear:
+        raw = nodes.add("Add", _weighed(nodes, x, learner, features), raw)
     if found:
         summed = trees.summed(nodes, nodes.cast(x, _DOUBLE), found, targets, len(base))
         raw = nodes.add("Add", summed, raw)
     return _answers(nodes, raw, learner["objective"]["name"], classes), _hints(found, features)
+
+
+def _weighed(nodes: Nodes, x: str, learner: dict[str, Any], features: int) -> str:
+    """Return the sums of gblinear, float64 (N, outputs): a missing value adds nothing, the last weight is the bias."""
+    said = learner["gradient_booster"]["model"]["weights"]
+    weights = np.array(said, np.float32).astype(np.float64).reshape(features + 1, -1)
+    gone = nodes.add("IsNaN", x)
+    seen = nodes.cast(nodes.add("Where", gone, nodes.constant(0, np.float32), x), _DOUBLE)
+    return nodes.add("Add", nodes.add("MatMul", seen, nodes.constant(weights[:-1])), nodes.constant(weights[-1:]))
 
 
 def forest(native: Any) -> list[Tree]:
@@ -88,7 +100,7 @@ def _forest(learner: dict[str, Any], rounds: int) -> tuple[list[Tree], Any]:
     """Return the trees and the output each one adds to; raises `Refused` for what is no sum of plain trees."""
     booster = learner["gradient_booster"]
     if booster["name"] == "gblinear":
-        raise Refused("XGBoost's gblinear is no tree model and has no proven copy", "Use scikit-learn's linear models.")
+        raise Refused("XGBoost's gblinear has no trees", "Read its weights.")
     model = (booster["gbtree"] if booster["name"] == "dart" else booster)["model"]
     weights = booster.get("weight_drop") or [1.0] * len(model["trees"])
     end = model["iteration_indptr"][rounds] if rounds and "iteration_indptr" in model else len(model["trees"])

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from modelrel.formats.onnx import from_lightgbm, from_xgboost, sklearn_hist, sklearn_trees, trees
+from modelrel.formats.onnx import from_catboost, from_lightgbm, from_xgboost, sklearn_hist, sklearn_trees, trees
 from modelrel.formats.onnx.trees import Tree
 from modelrel.values import Signature
 
@@ -73,6 +73,8 @@ def _forest(step: Any) -> list[Tree]:
     library = type(step).__module__.partition(".")[0]
     if library == "xgboost":
         return from_xgboost.forest(step)
+    if library == "catboost":
+        return from_catboost.forest(step)
     if library == "lightgbm":
         return from_lightgbm.forest(step)
     if hasattr(step, "_predictors"):

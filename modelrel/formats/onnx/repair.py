@@ -69,6 +69,8 @@ def _impute(node: NodeProto, nodes: Nodes, types: dict[str, int]) -> None:
 
 def _cast_inputs(node: NodeProto, nodes: Nodes, types: dict[str, int], opsets: dict[str, int]) -> None:
     """Cast the node's inputs: to float32 where it knows nothing else, else all of one kind to the widest."""
+    if any(attribute.name == "nodes_values_as_tensor" for attribute in node.attribute):
+        return  # our own trees, which compare in float64
     if node.domain == DOMAIN_ML and node.op_type in _FLOAT_IN and types.get(node.input[0]) == _DOUBLE:
         node.input[0] = nodes.cast(node.input[0], _FLOAT)
         types[node.input[0]] = _FLOAT

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from modelrel.formats.onnx.trees import Floats, Ints, Mode, Tree
+from modelrel.formats.onnx.trees.arrays import Floats, Ints, Mode, Tree
 
 
 def reached(tree: Tree, x: Floats) -> Ints:
@@ -25,11 +25,25 @@ def reached(tree: Tree, x: Floats) -> Ints:
 
 
 def sums(trees: Sequence[Tree], x: Floats, targets: Ints, count: int) -> Floats:
-    """Return what `trees.summed` computes, the trees added in their order: float64 (N, count)."""
+    """Return what `summed` computes, the trees added in their order: float64 (N, count)."""
     total = np.zeros((len(x), count))
     for tree, target in zip(trees, targets, strict=True):
-        total[:, target] += tree.leaves[reached(tree, x)]
+        total[:, target] += values(tree, x)
     return total
+
+
+def values(tree: Tree, x: Floats) -> Floats:
+    """Return what the leaf that each row ends in says, linear leaves computed: float64 (N,)."""
+    leaf = reached(tree, x)
+    plain: Floats = tree.leaves[leaf]
+    if tree.linear is None:
+        return plain
+    feature = tree.linear.feature[leaf]
+    used = feature >= 0
+    seen = np.where(used, np.take_along_axis(x, np.maximum(feature, 0), axis=1), 0.0)
+    with np.errstate(invalid="ignore", over="ignore"):
+        found = tree.linear.constant[leaf] + (seen * tree.linear.coefficient[leaf]).sum(axis=1)
+    return np.where(np.isnan(seen).any(axis=1), plain, found)
 
 
 def _holds(tree: Tree, split: Ints, value: Floats, sets: dict[int, Floats]) -> NDArray[np.bool_]:
