@@ -38,9 +38,10 @@ def convert(native: object, order: Order, path: Path) -> Mapping[str, object]:
             f"opset {order.opset} cannot be written: the converters and onnxruntime take {OLDEST} to {NEWEST}",
             f"Choose --opset {NEWEST}, or leave it out.",
         )
-    with trees.written(order.operators):
+    with trees.written(order.operators), graph.filled_later() as kept:
         core = _writer(order.flavor)(native, order)
-    model, outputs = graph.bordered(core, order)
+        model, outputs = graph.bordered(core, order)
+    graph.filled(model, kept)
     if order.operators == "core":
         _only_core(model)
     path.write_bytes(model.SerializeToString(deterministic=True))

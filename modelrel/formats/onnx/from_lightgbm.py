@@ -84,8 +84,10 @@ def _pairs(section: str) -> dict[str, str]:
 
 
 def _numbers(section: Mapping[str, str], name: str, dtype: Any) -> Any:
+    if dtype is not np.float64:
+        return np.fromstring(section.get(name, ""), np.int64, sep=" ").astype(dtype)
     # Python's float() reads all 17 digits; NumPy's parser of text is not used, as it is not correctly rounded.
-    return np.array([float(word) for word in section.get(name, "").split()], np.float64).astype(dtype)
+    return np.array([float(word) for word in section.get(name, "").split()], np.float64)
 
 
 def _tree(section: Mapping[str, str]) -> Tree:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 from typing import Any, Final
 
+import numpy as np
 import onnx
+from onnx import TensorProto
 
 from modelrel.errors import Refused
-from modelrel.formats.onnx import hints, known_faults, sklearn_options, sklearn_steps
-from modelrel.formats.onnx.graph import DOMAIN_ML, Core
+from modelrel.formats.onnx import hints, known_faults, links, sklearn_options, sklearn_steps, sklearn_trees
+from modelrel.formats.onnx.graph import DOMAIN_ML, Core, Nodes, filled_at_once
 from modelrel.formats.onnx.opsets import ML, ML_TREES, NEWEST
 from modelrel.formats.onnx.repair import repaired
 from modelrel.formats.onnx.sklearn_plain import plain
@@ -24,12 +26,16 @@ def write(native: Any, order: Order) -> Core:
 
     native = plain(native)
     known_faults.refuse(native)
+    direct = _direct(native, order)
+    if direct is not None:
+        return direct
     sklearn_steps.register(order)
     merged = order.signature.kind == "tensor" or not _reads_columns(native, order)
     failures: list[Exception] = []
     for double in (True, False):
         try:
-            model = _converted(_adapted(copy.deepcopy(native)), order, merged, double)
+            with filled_at_once():
+                model = _converted(_adapted(copy.deepcopy(native)), order, merged, double)
             model = repaired(model)
             _try(model)
         except Refused:
@@ -47,6 +53,20 @@ def write(native: Any, order: Order) -> Core:
             hints=hints.found(native, order.signature),
         )
     raise failures[0]
+
+
+def _direct(native: Any, order: Order) -> Core | None:
+    """Return the core of trees alone, which need nothing of skl2onnx: a forest may have millions of nodes."""
+    if any(spec.datatype == "BYTES" for spec in order.signature.inputs):
+        return None
+    nodes = Nodes()
+    results = sklearn_trees.answered(native, nodes, links.INPUT)
+    if results is None:
+        return None
+    text = len(results) > 1 and np.asarray(getattr(native, "classes_", ())).dtype.kind in "OUS"
+    kinds = [TensorProto.STRING if text else TensorProto.INT64, TensorProto.DOUBLE][-len(results) :]
+    outputs = dict(zip(order.answers.outputs, zip(results, map(int, kinds), strict=True), strict=True))
+    return links.core(nodes, order, outputs, hints.found(native, order.signature))
 
 
 def _converted(native: Any, order: Order, merged: bool, double: bool) -> onnx.ModelProto:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import replace
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 from onnx import TensorProto
 
@@ -31,14 +31,15 @@ def write(native: Any, order: Order) -> Core:
 
     Raises `Refused` for pandas categories in data frames, and objectives that are not known.
     """
-    kept = _learner(native)["gradient_booster"].get("model", {}).get("cats", {}).get("feature_segments")
+    learner = _learner(native)
+    kept = learner["gradient_booster"].get("model", {}).get("cats", {}).get("feature_segments")
     if kept and order.signature.kind == "columns":
         raise Refused(
             "the XGBoost model was trained on pandas categories, which no MLflow signature can carry",
             "Train it on integer codes with feature_types=['c', ...], or encode them in a scikit-learn Pipeline.",
         )
     nodes = Nodes()
-    outputs, hints = answered(native, nodes, links.INPUT, order.answers.classes)
+    outputs, hints = _answered((native, learner), nodes, links.INPUT, order.answers.classes)
     return links.core(nodes, order, outputs, {"features": hints})
 
 
@@ -46,7 +47,13 @@ def answered(
     native: Any, nodes: Nodes, x: str, classes: tuple[Scalar, ...]
 ) -> tuple[dict[str, tuple[str, int]], list[dict[str, object]]]:
     """Add the model to `nodes`; return its outputs, name -> (tensor, element type), and hints per feature."""
-    learner = _learner(native)
+    return _answered((native, _learner(native)), nodes, x, classes)
+
+
+def _answered(
+    about: tuple[Any, dict[str, Any]], nodes: Nodes, x: str, classes: tuple[Scalar, ...]
+) -> tuple[dict[str, tuple[str, int]], list[dict[str, object]]]:
+    native, learner = about
     base = _base(learner)
     linear = learner["gradient_booster"]["name"] == "gblinear"
     found, targets = ([], np.zeros(0, np.int64)) if linear else _forest(learner, _rounds(native))
@@ -82,7 +89,7 @@ def forest(native: Any) -> list[Tree]:
 
 def _learner(native: Any) -> dict[str, Any]:
     booster = native.get_booster() if hasattr(native, "get_booster") else native
-    learner: dict[str, Any] = json.loads(bytes(booster.save_raw("json")))["learner"]
+    learner: dict[str, Any] = msgspec.json.decode(booster.save_raw("json"))["learner"]
     return learner
 
 
@@ -135,8 +142,11 @@ def _tree(said: dict[str, Any], weight: float) -> Tree:
     leaf = left < 0
     tree = trees.from_nodes(leaf, (left, right), np.array(said["split_indices"]), value.astype(np.float64), Mode.LT)
     splits = ~leaf
-    picks = np.array(said.get("split_type") or [0] * len(leaf), np.int64)[splits] == 1
     left_too = np.array(said["default_left"], np.int64)[splits]
+    leaves = value[leaf].astype(np.float64) * np.float64(np.float32(weight))
+    if not said.get("categories_nodes"):
+        return replace(tree, missing=left_too, leaves=leaves)
+    picks = np.array(said["split_type"], np.int64)[splits] == 1
     return replace(
         tree,
         # Categories of a split go right, and what is none of them left (common::Decision in categorical.h).
@@ -145,7 +155,7 @@ def _tree(said: dict[str, Any], weight: float) -> Tree:
         mode=np.where(picks, Mode.MEMBER, Mode.LT).astype(np.uint8),
         true=np.where(picks, tree.false, tree.true),
         false=np.where(picks, tree.true, tree.false),
-        leaves=value[leaf].astype(np.float64) * np.float64(np.float32(weight)),
+        leaves=leaves,
         members=_members(said, np.flatnonzero(splits)[picks]),
     )
 

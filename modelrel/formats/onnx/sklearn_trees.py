@@ -43,7 +43,7 @@ def register() -> None:
     ):
         calculate = shapes.calculate_linear_classifier_output_shapes
         update_registered_converter(
-            kind, f"Modelrel{kind.__name__}", calculate, _classifier, overwrite=True, options=OPTIONS
+            kind, f"Modelrel{kind.__name__}", calculate, _convert, overwrite=True, options=OPTIONS
         )
     for kind in (
         tree.DecisionTreeRegressor,
@@ -53,13 +53,13 @@ def register() -> None:
         ensemble.GradientBoostingRegressor,
     ):
         calculate = shapes.calculate_linear_regressor_output_shapes
-        update_registered_converter(kind, f"Modelrel{kind.__name__}", calculate, _regressor, overwrite=True)
+        update_registered_converter(kind, f"Modelrel{kind.__name__}", calculate, _convert, overwrite=True)
 
     update_registered_converter(
         ensemble.IsolationForest,
         "ModelrelIsolationForest",
         calculate_isolation_forest_output_shapes,
-        _isolation,
+        _convert,
         overwrite=True,
         options={"score_samples": [False]},
     )
@@ -109,27 +109,42 @@ def _table(single: Any) -> Any:
     return table / table.sum(axis=1, keepdims=True)  # before scikit-learn 1.3 leaves hold weights, not shares
 
 
-def _entered(nodes: Nodes, operator: Any) -> str:
+def _entered(nodes: Nodes, native: Any, x: str) -> str:
     """Return the features as scikit-learn's trees see them: rounded to float32."""
-    if getattr(operator.raw_operator, "n_outputs_", 1) > 1:
+    if getattr(native, "n_outputs_", 1) > 1:
         raise Refused(
-            f"{type(operator.raw_operator).__name__} predicts several targets at once",
+            f"{type(native).__name__} predicts several targets at once",
             "Release one model per target: several outputs have no common form in the formats.",
         )
-    return nodes.cast(nodes.cast(operator.inputs[0].full_name, TensorProto.FLOAT), TensorProto.DOUBLE)
+    return nodes.cast(nodes.cast(x, TensorProto.FLOAT), TensorProto.DOUBLE)
 
 
-def _classifier(scope: Any, operator: Any, container: Any) -> None:
-    native = operator.raw_operator
+def answered(native: Any, nodes: Nodes, x: str) -> tuple[str, ...] | None:
+    """Add a fitted tree or ensemble on the features `x` (N, features); return its results, label before numbers.
+
+    Returns None for a model that this module does not write.
+    """
+    write = next((write for kind, write in _WRITERS.items() if type(native).__name__ == kind), None)
+    if write is None or not type(native).__module__.startswith("sklearn."):
+        return None
+    return write(nodes, _entered(nodes, native, x), native)
+
+
+def _convert(scope: Any, operator: Any, container: Any) -> None:
     nodes = Nodes(scope.get_unique_operator_name("modelrel"))
-    x = _entered(nodes, operator)
+    results = answered(operator.raw_operator, nodes, operator.inputs[0].full_name)
+    assert results is not None
+    finish(nodes, container, operator, results)
+
+
+def _classifier(nodes: Nodes, x: str, native: Any) -> tuple[str, ...]:
     if hasattr(native, "init_"):
         index, probabilities = _boosted_classes(nodes, x, native)
     else:
         probabilities = trees.looked_up(nodes, x, forest(native), _tables(native))
         index = links.largest(nodes, probabilities)
     label, _ = links.labels(nodes, index, known_classes(native))
-    finish(nodes, container, operator, (label, probabilities))
+    return label, probabilities
 
 
 def known_classes(native: Any) -> list[Scalar]:
@@ -140,19 +155,12 @@ def known_classes(native: Any) -> list[Scalar]:
     return found
 
 
-def _regressor(scope: Any, operator: Any, container: Any) -> None:
-    native = operator.raw_operator
-    nodes = Nodes(scope.get_unique_operator_name("modelrel"))
-    x = _entered(nodes, operator)
+def _regressor(nodes: Nodes, x: str, native: Any) -> tuple[str, ...]:
     if hasattr(native, "init_"):
-        value = _boosted(nodes, x, native)
-    else:
-        weighed = [
-            replace(tree, leaves=table[:, 0]) for tree, table in zip(forest(native), _tables(native), strict=True)
-        ]
-        total = trees.summed(nodes, x, weighed, np.zeros(len(weighed), np.int64), 1)
-        value = nodes.add("Div", total, nodes.constant(float(len(weighed))))
-    finish(nodes, container, operator, (value,))
+        return (_boosted(nodes, x, native),)
+    weighed = [replace(tree, leaves=table[:, 0]) for tree, table in zip(forest(native), _tables(native), strict=True)]
+    total = trees.summed(nodes, x, weighed, np.zeros(len(weighed), np.int64), 1)
+    return (nodes.add("Div", total, nodes.constant(float(len(weighed)))),)
 
 
 def _boosted(nodes: Nodes, x: str, native: Any) -> str:
@@ -184,11 +192,8 @@ def _boosted_classes(nodes: Nodes, x: str, native: Any) -> tuple[str, str]:
     return index, links.both(nodes, links.sigmoid(nodes, raw, slope))
 
 
-def _isolation(scope: Any, operator: Any, container: Any) -> None:
+def _isolation(nodes: Nodes, x: str, native: Any) -> tuple[str, ...]:
     """Write IsolationForest: 2 ** -(mean depth / expected depth), the offset taken off (Liu et al., 2008)."""
-    native = operator.raw_operator
-    nodes = Nodes(scope.get_unique_operator_name("modelrel"))
-    x = _entered(nodes, operator)
     weighed = []
     for number, (single, tree) in enumerate(zip(native.estimators_, forest(native), strict=True)):
         leaf = single.tree_.children_left < 0
@@ -201,7 +206,7 @@ def _isolation(scope: Any, operator: Any, container: Any) -> None:
     decision = nodes.add("Sub", nodes.add("Neg", score), nodes.constant(float(native.offset_)))
     outlier = nodes.add("Less", decision, nodes.constant(0.0))
     label = nodes.add("Where", outlier, nodes.constant(-1, np.int64), nodes.constant(1, np.int64))
-    finish(nodes, container, operator, (label, decision))
+    return label, decision
 
 
 def _expected_depth(samples: int) -> float:
@@ -209,6 +214,21 @@ def _expected_depth(samples: int) -> float:
     if samples <= 1:
         raise Refused("IsolationForest was trained on one sample", "Train it on more.")
     return 1.0 if samples == 2 else 2.0 * (np.log(samples - 1.0) + np.euler_gamma) - 2.0 * (samples - 1.0) / samples
+
+
+_WRITERS: Final = {
+    "DecisionTreeClassifier": _classifier,
+    "ExtraTreeClassifier": _classifier,
+    "RandomForestClassifier": _classifier,
+    "ExtraTreesClassifier": _classifier,
+    "GradientBoostingClassifier": _classifier,
+    "DecisionTreeRegressor": _regressor,
+    "ExtraTreeRegressor": _regressor,
+    "RandomForestRegressor": _regressor,
+    "ExtraTreesRegressor": _regressor,
+    "GradientBoostingRegressor": _regressor,
+    "IsolationForest": _isolation,
+}
 
 
 def finish(nodes: Nodes, container: Any, operator: Any, results: tuple[str, ...]) -> None:

@@ -39,21 +39,25 @@ def summed(nodes: Nodes, x: str, trees: Sequence[Tree], targets: Ints, count: in
     true, false = joined("true"), joined("false")
     attributes: dict[str, Any] = {
         "aggregate_function": _SUM,
-        "leaf_targetids": np.repeat(targets, leaf_sizes).tolist(),
         "leaf_weights": numpy_helper.from_array(joined("leaves").astype(np.float64), "leaf_weights"),
         "n_targets": count,
-        "nodes_featureids": joined("feature").tolist(),
         "nodes_splits": numpy_helper.from_array(joined("threshold").astype(np.float64), "nodes_splits"),
         "nodes_modes": numpy_helper.from_array(joined("mode").astype(np.uint8), "nodes_modes"),
-        "nodes_missing_value_tracks_true": joined("missing").tolist(),
-        "nodes_trueleafs": (true < 0).astype(np.int64).tolist(),
-        "nodes_truenodeids": np.where(true < 0, ~true + leaf_offset, true + offset).tolist(),
-        "nodes_falseleafs": (false < 0).astype(np.int64).tolist(),
-        "nodes_falsenodeids": np.where(false < 0, ~false + leaf_offset, false + offset).tolist(),
         "post_transform": 0,
-        "tree_roots": first.tolist(),
     }
     sets = [np.append(members, np.nan) for tree in filled for members in tree.members]
     if sets:
         attributes["membership_values"] = numpy_helper.from_array(np.concatenate(sets), "membership_values")
-    return nodes.add("TreeEnsemble", x, domain=DOMAIN_ML, **attributes)
+    arrays = {
+        "leaf_targetids": np.repeat(targets, leaf_sizes),
+        "nodes_falseleafs": (false < 0).astype(np.int64),
+        "nodes_falsenodeids": np.where(false < 0, ~false + leaf_offset, false + offset),
+        "nodes_featureids": joined("feature"),
+        "nodes_missing_value_tracks_true": joined("missing"),
+        "nodes_trueleafs": (true < 0).astype(np.int64),
+        "nodes_truenodeids": np.where(true < 0, ~true + leaf_offset, true + offset),
+        "tree_roots": first,
+    }
+    if not arrays["nodes_missing_value_tracks_true"].any():
+        del arrays["nodes_missing_value_tracks_true"]  # 0 is the default
+    return nodes.add_large("TreeEnsemble", x, DOMAIN_ML, arrays, **attributes)
