@@ -96,8 +96,12 @@ def parity(report: ParityReport) -> tuple[RenderableType, ...]:
         f"{report.rows:,} rows ({where}); one row against batch {report.batch_max_abs_error:.3g}; "
         f"{report.original_us_per_row:.1f} µs a row in the original, {report.copy_us_per_row:.1f} in the copy"
     )
+    least = [one for one in report.coverage if one.asked < one.of]
+    partly = ", ".join(f"{one.source}: {one.asked:,} of {one.of:,} {one.unit}" for one in least)
+    counts = f"{report.ties:,} rows with tied votes; {report.labels_alone:,} rows where only the label differs"
     return (
         Text(said),
+        Text(f"covered: {partly or 'everything that was made'}; {counts}"),
         table("", ("output", "rows", "differ", "max abs", "max rel", "worst in"), rows),
         *(Text(f"• {one}") for one in (*report.converted.notes, *report.findings)),
     )

@@ -196,10 +196,22 @@ class OutputParity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Coverage:
+    """How much of what could be asked was asked, of one source of rows; `unit` is what is counted: rows or splits."""
+
+    source: str
+    asked: int
+    of: int
+    unit: str = "rows"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ParityReport:
     """The proof that the copy answers as the original: rows, by where they come from, and the worst errors.
 
-    `environment` is the digest of the one made for the original, "" where it ran beside modelrel.
+    `environment` is the digest of the one made for the original, "" where it ran beside modelrel. `ties` counts
+    rows whose two highest probabilities are equal in the original; `labels_alone` those where only the label differs.
+    `budget_s` is the time that asking could take, `coverage` what it was enough for.
     """
 
     converted: ConvertedModel
@@ -217,11 +229,20 @@ class ParityReport:
     findings: tuple[str, ...] = ()
     tools: Mapping[str, str] = field(default_factory=dict)
     environment: str = ""
+    budget_s: float = 0.0
+    coverage: tuple[Coverage, ...] = ()
+    ties: int = 0
+    labels_alone: int = 0
 
     @property
     def source(self) -> SourceModel:
         """The model it is about."""
         return self.converted.source
+
+    @property
+    def complete(self) -> bool:
+        """Whether all that could be asked was asked: more time would change nothing."""
+        return all(one.asked >= one.of for one in self.coverage)
 
 
 Operators = Literal["v5", "v3", "core"]
@@ -244,11 +265,15 @@ class ConvertOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyOptions:
-    """What the user asks of a verification; `rows` is the least number of generated rows."""
+    """What the user asks of a verification.
+
+    `rows` is the least number of generated rows, `budget` the seconds for asking the original.
+    """
 
     tolerance: Tolerance = Tolerance()
     rows: int = 1000
     seed: int = 0
+    budget: float = 10.0
     data: Path | None = None
     seconds: float = 600.0
     memory_bytes: int = 0

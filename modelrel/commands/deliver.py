@@ -11,7 +11,7 @@ import typer
 
 from modelrel.commands import model as about_model
 from modelrel.commands.call import Model, call, shared
-from modelrel.commands.model import Data, Env, Force, Memory, OperatorsOption, Opset, Seconds
+from modelrel.commands.model import Budget, Data, Env, Force, Memory, OperatorsOption, Opset, Seconds
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -189,7 +189,8 @@ def release(
     model: Model, target: Target = None, promote: Alias = None, stage: Stage = None, data: Data = None,
     opset: Opset = None, operators: OperatorsOption = None, python: Python = None, platform: Platform = None,
     arch: Arch = None, base_image: BaseImage = None, tag: Tag = None, render_only: RenderOnly = None,
-    templates: Templates = None, seconds: Seconds = None, memory: Memory = None, env: Env = None, force: Force = False,
+    templates: Templates = None, budget: Budget = None, seconds: Seconds = None, memory: Memory = None,
+    env: Env = None, force: Force = False,
 ) -> None:  # fmt: skip
     """Do all of it: pull, convert, verify, package, smoke-test, and promote."""
     from modelrel.steps.promote import check_target as check
@@ -197,8 +198,7 @@ def release(
     given = {
         "python": python, "platform": platform, "arch": arch, "base_image": base_image, "tag": tag, "data": data,
         "render_only": render_only, "templates": templates, "opset": opset, "operators": operators,
-        "seconds": seconds, "memory": memory,
-        "env": env,
+        "seconds": seconds, "memory": memory, "env": env, "budget": budget,
     }  # fmt: skip
     asked = targets(target)
     pick = call().settings.pick

@@ -34,6 +34,10 @@ Atol = Annotated[float | None, typer.Option(metavar="X", help="Absolute toleranc
 Rows = Annotated[int | None, typer.Option(metavar="N", help="How many rows to generate at least (1000).")]
 Seed = Annotated[int | None, typer.Option(metavar="N", help="Seed of the generated rows (0).")]
 
+Budget = Annotated[
+    float | None, typer.Option(metavar="S", help="Seconds for asking the original, where errors are likeliest (10).")
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
@@ -97,10 +101,14 @@ def verify_options(given: dict[str, Any], convert: ConvertOptions) -> VerifyOpti
     rows = pick("rows", 1000)
     if rows < 1:
         raise Invalid(f"--rows is {rows}, but at least 1 row is needed", "Leave it out for 1000.")
+    spend = pick("budget", 10.0)
+    if not 0 <= spend < float("inf"):
+        raise Invalid(f"--budget is {spend:g}, not a number of seconds", "Give 0 or more; leave it out for 10.")
     return VerifyOptions(
         tolerance=tolerance,
         rows=rows,
         seed=pick("seed", 0),
+        budget=spend,
         data=Path(data) if data else None,
         seconds=convert.seconds,
         memory_bytes=convert.memory_bytes,
@@ -176,15 +184,16 @@ def convert(
 
 def verify(
     model: Model, to: To = "onnx", data: Data = None, rtol: Rtol = None, atol: Atol = None, rows: Rows = None,
-    seed: Seed = None, seconds: Seconds = None, memory: Memory = None, env: Env = None, force: Force = False,
+    seed: Seed = None, budget: Budget = None, seconds: Seconds = None, memory: Memory = None, env: Env = None,
+    force: Force = False,
 ) -> None:  # fmt: skip
     """Compare the copy with the original again, on your rows and on rows made to find differences."""
     from modelrel.show import as_json
     from modelrel.show import parity as shown
 
     asked = options(
-        to, "verify" if force else "", data=data, rtol=rtol, atol=atol, rows=rows, seed=seed, seconds=seconds,
-        memory=memory, env=env,
+        to, "verify" if force else "", data=data, rtol=rtol, atol=atol, rows=rows, seed=seed, budget=budget,
+        seconds=seconds, memory=memory, env=env,
     )  # fmt: skip
     with call().release(model, asked) as release:
         parity = release.parity()

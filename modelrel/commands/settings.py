@@ -28,7 +28,7 @@ TABLE: Final[dict[str, dict[str, type]]] = {
     },
     "docker": {"base_image": str, "python": str, "platform": str, "tag": list, "render_only": bool},
     "lambda": {"python": str, "arch": str},
-    "verify": {"rtol": float, "atol": float, "rows": int, "seed": int, "data": str},
+    "verify": {"rtol": float, "atol": float, "rows": int, "seed": int, "budget": float, "data": str},
 }
 """Every setting: section -> key -> type. README's table and the check of the file are made from it."""
 

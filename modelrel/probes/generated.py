@@ -6,18 +6,21 @@ A model's inputs are looked at as *features*: one per column, or one per element
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 
 from modelrel import tensors
+from modelrel.probes import special
 from modelrel.tensors import NUMPY, Array, Tensors
 from modelrel.values import Signature, TensorSpec
 
 WORDS: Final = ("never seen", "", " ", "É", "naïve Straße", "北京", "a" * 200, "0", "nan", "None", "two  words", "x\ty")
-_MAX_THRESHOLDS: Final = 3000
+_BLOCK: Final = 100
+"""Rows that are made together."""
+_EVEN: Final = 1000
 _THRESHOLD_ROWS: Final = 2000
 _REPEATS: Final = 32
 _FRACTIONS: Final = (0.02, 0.3)
@@ -28,7 +31,8 @@ class Hint:
     """What a converter found out about one feature.
 
     `thresholds`: where its trees split. `categories`: the values its encoder knows. `low`, `high`: where its
-    values lie. `exclusive`: values that may not be made up (a text that stands for "missing", say).
+    values lie. `exclusive`: values that may not be made up (a text that stands for "missing", say). `knots`: where
+    its curves bend or its bins end. `missing`: numbers that stand for "missing". `vocabulary`: words it counts.
     """
 
     thresholds: tuple[float, ...] = ()
@@ -36,15 +40,29 @@ class Hint:
     low: float | None = None
     high: float | None = None
     exclusive: tuple[Any, ...] = ()
+    knots: tuple[float, ...] = ()
+    missing: tuple[float, ...] = ()
+    vocabulary: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Rows of one kind, named by where they come from; `tried` rows may make the original raise."""
+    """Rows of one kind, named by where they come from.
+
+    `splits` is the number of splits they are at (0: not made for splits). Where the original only raises on
+    the rows of a `key`, no more rows with that key are asked.
+    """
 
     source: str
     rows: Tensors
     features: tuple[int, ...] = field(default=())
+    splits: int = 0
+    key: str = ""
+
+    @property
+    def items(self) -> int:
+        """What coverage counts: splits, or rows where there are none."""
+        return self.splits or tensors.rows(self.rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +89,9 @@ def hints(content: Mapping[str, Any], count: int) -> list[Hint]:
             low=said.get("low"),
             high=said.get("high"),
             exclusive=tuple(said.get("exclusive", ())),
+            knots=tuple(said.get("knots", ())),
+            missing=tuple(said.get("missing", ())),
+            vocabulary=tuple(said.get("vocabulary", ())),
         )
         for said in content.get("features", ())
     ]
@@ -110,26 +131,109 @@ class Maker:
             Group("ranged", self._rows([self._ranged(feature, part) for feature in self.features])),
         ]
 
-    def thresholds(self) -> list[Group]:
-        """Return rows at, just below and just above each split threshold, in the input's dtype."""
+    def splits(self) -> list[tuple[int, float]]:
+        """Return feature and threshold of each split on a number: an even share of all first, the rest after it."""
         pairs = [
             (index, threshold) for index, feature in enumerate(self.features) for threshold in feature.hint.thresholds
             if feature.kind in "fiu"
         ]  # fmt: skip
-        if not pairs:
-            return []
-        picked = np.unique(np.linspace(0, len(pairs) - 1, min(len(pairs), _MAX_THRESHOLDS)).astype(int))
-        chosen = [
-            (index, value)
-            for index, threshold in (pairs[number] for number in picked)
-            for value in _around(threshold, NUMPY[self.features[index].spec.datatype])
-        ]
+        even = np.unique(np.linspace(0, len(pairs) - 1, min(len(pairs), _EVEN)).astype(int)).tolist()
+        rest = np.setdiff1d(np.arange(len(pairs)), even)
+        mixed = np.random.default_rng(0)
+        # One seed for all: which splits come first does not depend on what was made before.
+        return [pairs[number] for number in (*mixed.permutation(even), *mixed.permutation(rest))]
+
+    def thresholds(self) -> Iterator[Group]:
+        """Return rows at, just below and just above each split threshold, in the input's dtype, some at a time."""
+        pairs = self.splits()
         # One route may end alike on both sides of a split: few thresholds are asked with many other rows.
-        chosen *= int(np.clip(_THRESHOLD_ROWS // len(chosen), 1, _REPEATS))
+        each = 6 if any(feature.spec.datatype == "FP64" for feature in self.features) else 3
+        repeats = int(np.clip(_THRESHOLD_ROWS // (each * max(len(pairs), 1)), 1, _REPEATS))
+        size = max(_BLOCK // (each * repeats), 1)
+        for at in range(0, len(pairs), size):
+            some = pairs[at : at + size]
+            near = [
+                (index, value)
+                for index, threshold in some
+                for value in special.around(threshold, NUMPY[self.features[index].spec.datatype])
+            ]
+            yield Group("thresholds", self._with(near * repeats), splits=len(some))
+
+    def special(self) -> list[Group]:
+        """Return, for each number, rows with zeros and denormals, and with what stands for "missing" and near it."""
+        zeros = [
+            (index, value) for index, feature in enumerate(self.features) if feature.kind in "fiu"
+            for value in special.small(feature.pool.dtype)
+        ]  # fmt: skip
+        gaps = [
+            (index, value) for index, feature in enumerate(self.features) if feature.kind in "fiu"
+            for number in (feature.hint.missing or special.CODES)
+            for value in special.around(number, feature.pool.dtype)
+        ]  # fmt: skip
+        return [
+            *self._pieces("missing value", gaps * (8 if len(gaps) < _THRESHOLD_ROWS else 1)),
+            *self._pieces("zeros", zeros),
+        ]
+
+    def extremes(self) -> list[Group]:
+        """Return rows with one infinity, largest number or huge whole number; the first of each kind come first."""
+        first: dict[str, Group] = {}
+        rest: list[Group] = []
+        for index, feature in enumerate(self.features):
+            # Arithmetic overflows in its own way; comparing has one right answer for the largest numbers too.
+            if feature.kind not in "fiu" or (feature.kind == "f" and not feature.hint.thresholds):
+                continue
+            for name, value in special.extremes(feature.pool.dtype).items():
+                key = f"{feature.spec.datatype} {name}"
+                group = Group("extremes", self._with([(index, value)]), (index,), key=key)
+                if key in first:
+                    rest.append(group)
+                else:
+                    first[key] = group
+        return [*first.values(), *rest]
+
+    def knots(self) -> list[Group]:
+        """Return rows at knots of curves and at edges of bins, and at the floats beside them."""
+        chosen = [
+            (index, value) for index, feature in enumerate(self.features) if feature.kind in "fiu"
+            for knot in feature.hint.knots for value in special.around(knot, feature.pool.dtype)
+        ]  # fmt: skip
+        return self._pieces("knots", chosen)
+
+    def texts(self) -> list[Group]:
+        """Return texts made of the words that each text feature's vectorizer counts."""
+        return self._pieces(
+            "text",
+            [
+                (index, value) for index, feature in enumerate(self.features)
+                if feature.kind == "O" and feature.hint.vocabulary for value in special.texts(feature.hint.vocabulary)
+            ],
+        )  # fmt: skip
+
+    def crossed(self, near: Tensors, count: int) -> list[Group]:
+        """Return `count` rows that take each feature from one of the rows `near` a tie: they likely tie as well."""
+        if not self.features or not count:
+            return []
+        flat = [
+            near[feature.spec.name].reshape(tensors.rows(near), -1)[:, feature.position] for feature in self.features
+        ]
+        base = self._random.integers(0, tensors.rows(near), count)
+        columns = [column[base].copy() for column in flat]
+        for row in range(count):
+            index = int(self._random.integers(len(columns)))
+            columns[index][row] = self._random.choice(self.features[index].pool)
+        return [Group("ties", self._rows(columns))]
+
+    def _pieces(self, source: str, chosen: Sequence[tuple[int, Any]]) -> list[Group]:
+        """Return one row for each (feature, value), in groups of at most `_BLOCK` rows."""
+        return [Group(source, self._with(chosen[at : at + _BLOCK])) for at in range(0, len(chosen), _BLOCK)]
+
+    def _with(self, chosen: Sequence[tuple[int, Any]]) -> dict[str, Array]:
+        """Return one usual row for each (feature, value), with that value."""
         columns = [self._drawn(feature, len(chosen)) for feature in self.features]
         for row, (index, value) in enumerate(chosen):
             columns[index][row] = value
-        return [Group("thresholds", self._rows(columns))]
+        return self._rows(columns)
 
     def missing(self) -> list[Group]:
         """Return, for each feature that can hold a gap, one row with a gap there."""
@@ -272,23 +376,6 @@ def _into(values: Array, dtype: np.dtype[Any]) -> Array:
         return np.asarray(np.clip(clean, limits.min, min(limits.max, 2**62)), dtype)
     with np.errstate(over="ignore"):
         return np.asarray(values, dtype)
-
-
-def _around(threshold: float, dtype: np.dtype[Any]) -> list[Any]:
-    """Return the values of `dtype` just below, at (or nearest to), and just above a float64 threshold.
-
-    A float64 input gets the float32 values on both sides too: many models round what they read to float32.
-    """
-    if dtype.kind in "iu":
-        limits = np.iinfo(dtype)
-        near = np.floor(threshold) + np.array([-1, 0, 1])
-        return list(np.clip(near, limits.min, min(limits.max, 2**62)).astype(dtype))
-    steps = []
-    for kind in (dtype, np.dtype(np.float32))[: 2 if dtype == np.float64 else 1]:
-        with np.errstate(over="ignore"):  # CatBoost splits gaps off at the largest float
-            middle = kind.type(threshold)
-            steps += [np.nextafter(middle, kind.type(-np.inf)), middle, np.nextafter(middle, kind.type(np.inf))]
-    return [value for value in steps if np.isfinite(value)]
 
 
 def _strangers(feature: Feature) -> list[Any]:

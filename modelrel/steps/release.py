@@ -163,7 +163,8 @@ class Release:
         converted, options = self.converted(), self.options.verify
         made = originals.wanted(converted.source, options.env)
         own = made.digest if made else ""
-        asked = [options.tolerance.rtol, options.tolerance.atol, options.rows, options.seed, self._data(), own]
+        tolerance = options.tolerance
+        asked = [tolerance.rtol, tolerance.atol, options.rows, options.seed, self._data(), own]
         record = self.folder / self.options.format / "ParityReport.json"
         if options.data is None and "verify" not in self.options.force:
             # a proof on the user's own data is worth more than ours: it stands until the model changes
@@ -176,6 +177,7 @@ class Release:
             ParityReport,
             self._key("verify", converted, asked, convert_step.tools(self.options.format)),
             {"converted": converted},
+            lambda found: found.complete or found.budget_s >= options.budget,
         )
         return self._step(stage, lambda: verify_step.verify(converted, options, self.listener.note))
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -16,26 +16,23 @@ from modelrel.environments import Limits, Worker
 from modelrel.errors import Invalid, Refused
 from modelrel.formats import FORMATS
 from modelrel.originals import Wanted
-from modelrel.probes import evidence, rows
+from modelrel.probes import budget, evidence, rows
+from modelrel.probes.budget import Queue
 from modelrel.probes.generated import Group, Maker
+from modelrel.probes.interview import Answered, Interview
 from modelrel.tensors import Predict, Tensors
-from modelrel.values import ConvertedModel, OutputParity, ParityReport, SourceModel, Tolerance, VerifyOptions
+from modelrel.values import ConvertedModel, Coverage, OutputParity, ParityReport, SourceModel, Tolerance, VerifyOptions
+
+_SIZES: Final = (1, 2, 7, 31, 257)
+"""Sizes of the batches in which the copy answers again, besides all rows at once."""
 
 _SINGLES: Final = 48
-"""Rows that the copy also answers one by one, and two by two."""
+"""Rows that it then answers at least."""
+
+_CROSSED: Final = 200
+"""Rows made of those nearest to a tie."""
 
 _TIMED_RUNS: Final = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """Rows that the original answered: inputs, where each comes from, outputs, and what was left out."""
-
-    inputs: Tensors
-    origin: tuple[str, ...]
-    outputs: Tensors
-    seconds: float
-    findings: tuple[str, ...]
 
 
 def verify(
@@ -57,15 +54,13 @@ def verify(
     with Worker(source, limits, python) as worker:
         worker.start()  # it loads while the rows are made and onnxruntime loads the copy
         copy = FORMATS[converted.format].load(converted.path)
-        maker, groups, unused = _groups(converted, options)
-        note(f"asking the original about {sum(tensors.rows(group.rows) for group in groups):,} rows")
-        answered = _asked(worker, converted, maker, groups, options)
+        maker, given, unused = _prepared(converted, options)
+        answered, covered = _asked(worker, converted, maker, given, options)
     note(f"asking the copy about {len(answered.origin):,} rows")
     answers = copy(answered.inputs)
     _alike(converted, answered.outputs, answers)
-    parities = tuple(
-        _compared(name, answered, answers, options.tolerance) for name in answers if name in answered.outputs
-    )
+    shared = [name for name in answers if name in answered.outputs]
+    parities = tuple(_compared(name, answered, answers, options.tolerance) for name in shared)
     batches, batch_error, batch_wrong = _batched(copy, answered, answers, options.tolerance)
     measured: dict[str, Any] = {
         "tolerance": options.tolerance,
@@ -74,18 +69,21 @@ def verify(
         "batch_sizes": batches,
         "outputs": parities,
         "batch_max_abs_error": batch_error,
-        "original_us_per_row": answered.seconds / len(answered.origin) * 1e6,
+        "original_us_per_row": answered.us_per_row,
         "copy_us_per_row": evidence.seconds(lambda: copy(answered.inputs), _TIMED_RUNS) / len(answered.origin) * 1e6,
         "data_sha256": archive.sha256(options.data) if options.data else "",
         "findings": (*_where(source, own), *unused, *answered.findings),
         "environment": own.digest if own else "",
+        "budget_s": options.budget,
+        "coverage": covered,
+        "ties": int(answered.tied().sum()),
+        "labels_alone": _labels_alone(answered.outputs, answers, options.tolerance),
         # The copy ran here, wherever it was written; packages carry the runtime that is proven.
         "tools": {"modelrel": __version__, **converted.tools, **extras.versions("onnxruntime", "numpy")},
     }
     _gate(converted, measured, batch_wrong)
     golden = evidence.golden(converted, answered.inputs, answered.origin, copy)
     manifest = evidence.manifest(converted, parities, len(answered.origin))
-    (source.folder / converted.format / evidence.REFUSED).unlink(missing_ok=True)
     return ParityReport(converted=converted, golden=golden, manifest=manifest, **measured)
 
 
@@ -100,8 +98,8 @@ def _where(source: SourceModel, own: Wanted | None) -> tuple[str, ...]:
     )
 
 
-def _groups(converted: ConvertedModel, options: VerifyOptions) -> tuple[Maker, list[Group], tuple[str, ...]]:
-    """Return the rows to ask about - the example, the user's data, and generated ones - and why some are not."""
+def _prepared(converted: ConvertedModel, options: VerifyOptions) -> tuple[Maker, list[Group], tuple[str, ...]]:
+    """Return what makes rows, the real rows - the example, the user's data - and why some are not used."""
     source = converted.source
     assert source.signature is not None
     given, unused = [], []
@@ -116,52 +114,31 @@ def _groups(converted: ConvertedModel, options: VerifyOptions) -> tuple[Maker, l
     hints = json.loads((source.folder / converted.hints.path).read_text()) if converted.hints else {}
     real = tensors.stack([group.rows for group in given]) if given else None
     maker = Maker(source.signature, real, hints, options.seed)
-    made = [*maker.usual(options.rows), *maker.thresholds(), *maker.missing(), *maker.unseen()]
-    return maker, [*given, *made], tuple(unused)
+    return maker, given, tuple(unused)
 
 
 def _asked(
-    worker: Worker, converted: ConvertedModel, maker: Maker, groups: list[Group], options: VerifyOptions
-) -> Answered:
-    """Ask the original, then once more with gaps in those features where a gap did not make it raise."""
-    first, kept = _ask(worker, converted, groups, _TIMED_RUNS)
-    starts = np.cumsum([0, *(tensors.rows(group.rows) for group in groups)])
-    able = [
-        group.features[0]
-        for group, start in zip(groups, starts, strict=False)
-        if group.source == "missing" and start in kept
-    ]
-    gaps = maker.gaps(able, max(options.rows // 5, 20))
-    if not gaps:
-        return first
-    second, _ = _ask(worker, converted, gaps, 0)
-    return Answered(
-        tensors.stack([first.inputs, second.inputs]),
-        first.origin + second.origin,
-        tensors.stack([first.outputs, second.outputs]),
-        first.seconds / len(first.origin) * (len(first.origin) + len(second.origin)),
-        first.findings + second.findings,
-    )
-
-
-def _ask(worker: Worker, converted: ConvertedModel, groups: list[Group], repeat: int) -> tuple[Answered, set[int]]:
-    """Return the original's answers, and the numbers of the rows that it answered."""
-    assert converted.source.signature is not None
-    asked = tensors.stack([group.rows for group in groups])
-    origin = [group.source for group in groups for _ in range(tensors.rows(group.rows))]
-    reply = worker.call("predict", asked, signature=asdict(converted.source.signature), repeat=repeat)
-    kept = [int(index) for index in reply.value["kept"]]
-    dropped = Counter(origin) - Counter(origin[index] for index in kept)
-    said = "; ".join(reply.value["raised"])
-    findings = tuple(
-        f"the original raises on {count} of the {source} rows, which are left out ({said[:200]})"
-        for source, count in dropped.items()
-    )
-    inputs = tensors.take(asked, np.array(kept))
-    answered = Answered(
-        inputs, tuple(origin[index] for index in kept), reply.arrays, float(reply.value["seconds"]), findings
-    )
-    return answered, set(kept)
+    worker: Worker, converted: ConvertedModel, maker: Maker, given: list[Group], options: VerifyOptions
+) -> tuple[Answered, tuple[Coverage, ...]]:
+    """Ask the original real and usual rows, what errors are likely in, then mixed gaps and likely ties."""
+    talk = Interview(worker.call, converted)
+    start = time.perf_counter()
+    always = [*given, *maker.usual(options.rows)]
+    talk.ask(always)
+    made = (*maker.missing(), *maker.special(), *maker.unseen(), *maker.knots(), *maker.texts(), *maker.extremes())
+    listed = [Queue("thresholds", len(maker.splits()), maker.thresholds(), "splits"), *budget.queues(made)]
+    covered = budget.spend(listed, talk.ask, options.budget - (time.perf_counter() - start))
+    more = maker.gaps(talk.able, max(options.rows // 5, 20))
+    near = talk.near_ties()
+    if near is not None:
+        more += maker.crossed(near, _CROSSED)
+    if more:
+        talk.ask(more)
+    counted = Counter[str]()
+    for group in always:
+        counted[group.source] += group.items
+    whole = (Coverage(source=source, asked=count, of=count) for source, count in counted.items())
+    return talk.answered(), (*whole, *covered)
 
 
 def _alike(converted: ConvertedModel, original: Tensors, copy: Tensors) -> None:
@@ -213,14 +190,28 @@ def _compared(name: str, answered: Answered, answers: Tensors, tolerance: Tolera
     )
 
 
+def _labels_alone(original: Tensors, copy: Tensors, tolerance: Tolerance) -> int:
+    """Return on how many rows a label differs while every number agrees (0 where there is only one of the two)."""
+    labels, numbers = [], []
+    for name in original.keys() & copy.keys():
+        if original[name].dtype.kind == "f":
+            numbers.append(tensors.excess(original[name], copy[name], rtol=tolerance.rtol, atol=tolerance.atol) > 0)
+        else:
+            labels.append(tensors.disagree(original[name], copy[name]))
+    if not labels or not numbers:
+        return 0
+    return int((np.any(labels, axis=0) & ~np.any(numbers, axis=0)).sum())
+
+
 def _batched(
     copy: Predict, answered: Answered, answers: Tensors, tolerance: Tolerance
 ) -> tuple[tuple[int, ...], float, str]:
-    """Ask the copy row by row and two by two; return the batch sizes, the worst error, and a sentence if wrong."""
+    """Ask the copy in batches of several sizes; return the sizes, the worst error, and a sentence if wrong."""
     count = len(answered.origin)
-    picked = np.unique(np.linspace(0, count - 1, min(count, _SINGLES)).astype(int))
     worst, wrong = 0.0, ""
-    for size in (1, 2):
+    sizes = tuple(size for size in _SIZES if size < count)
+    for size in sizes:
+        picked = np.unique(np.linspace(0, count - 1, min(count, max(_SINGLES, 2 * size))).astype(int))
         pieces = [copy(tensors.take(answered.inputs, picked[at : at + size])) for at in range(0, len(picked), size)]
         single = tensors.stack(list(pieces))
         for name, array in single.items():
@@ -233,13 +224,14 @@ def _batched(
             if bad.any() and not wrong:
                 row = int(picked[np.argmax(bad)])
                 wrong = f"{name} of row {row} is another one in a batch of {size} than in one of {count}"
-    return (1, 2, count), worst, wrong
+    return (*sizes, count), worst, wrong
 
 
 def _gate(converted: ConvertedModel, measured: Mapping[str, Any], batch_wrong: str) -> None:
     """Raise `Refused` where the copy differs, having written down everything that was measured."""
     failed = [parity for parity in measured["outputs"] if parity.disagreements]
     if not failed and not batch_wrong:
+        (converted.folder / converted.format / evidence.REFUSED).unlink(missing_ok=True)
         return
     sentences = [_sentence(parity, measured["tolerance"]) for parity in failed] + [batch_wrong] * bool(batch_wrong)
     evidence.refused(converted, measured, sentences)

@@ -21,12 +21,12 @@ IMAGE = Signature(kind="tensor", inputs=(TensorSpec(name="x", datatype="FP32", s
 
 
 def test_a_threshold_is_asked_at_just_below_and_just_above_in_the_dtype_of_the_input() -> None:
-    group = Maker(FRAME, None, HINTS, 0).thresholds()[0]
-    sizes = group.rows["size"][:, 0]
+    asked = tensors.stack([group.rows for group in Maker(FRAME, None, HINTS, 0).thresholds()])
+    sizes = asked["size"][:, 0]
     at = np.float32(0.1)
     assert sizes.dtype == np.float32
     assert {np.nextafter(at, np.float32(-1)), at, np.nextafter(at, np.float32(1))} <= set(sizes)
-    assert {38, 39, 40} <= set(group.rows["age"][:, 0].tolist())
+    assert {38, 39, 40} <= set(asked["age"][:, 0].tolist())
 
 
 def test_texts_nobody_trained_on_and_near_misses_are_asked() -> None:

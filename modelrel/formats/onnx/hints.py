@@ -6,9 +6,9 @@ input, or a test for one of its categories, or something that is not followed fu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -61,12 +61,71 @@ def _follow(step: Any, ways: list[Way], names: Sequence[str], said: list[dict[st
         return [Way()] * len(step.get_feature_names_out())
     if kind == "SimpleImputer":
         return _imputed(step, ways, said)
+    if kind == "CalibratedClassifierCV":
+        for inner in step.calibrated_classifiers_:
+            _follow(inner.estimator, ways, names, said)
+    else:
+        _last(step, ways, said)
+    return None
+
+
+def _last(step: Any, ways: list[Way], said: list[dict[str, object]]) -> None:
+    """Note what a step tells after which features are not followed: words, knots, splits."""
+    kind = type(step).__name__
+    if kind in ("CountVectorizer", "TfidfVectorizer"):
+        _vocabulary(step, ways, said)
+        return
+    if kind in _KNOTS:
+        _knots(_KNOTS[kind](step), ways, said)
+        return
+    _stands_for_missing(step, ways, said)
     forest = _forest(step)
     if hasattr(step, "_predictors"):
         _codes(sklearn_hist.categories(step), ways, said)
     if forest:
         _split(trees.thresholds(forest, len(ways)), ways, said)
-    return None
+
+
+_KNOTS: Final[dict[str, Callable[[Any], Any]]] = {
+    "IsotonicRegression": lambda step: [step.X_thresholds_],
+    "QuantileTransformer": lambda step: step.quantiles_.T,
+    "KBinsDiscretizer": lambda step: step.bin_edges_,
+    "SplineTransformer": lambda step: [spline.t for spline in step.bsplines_],
+}
+"""Step -> for each of its features, where its curve bends or its bins end."""
+
+_MOST_KNOTS: Final = 200
+_MOST_WORDS: Final = 100
+
+
+def _knots(listed: Any, ways: list[Way], said: list[dict[str, object]]) -> None:
+    for way, knots in zip(ways, listed, strict=False):
+        if way.source >= 0 and way.scale:
+            back = np.unique((np.asarray(knots, np.float64) - way.shift) / way.scale)
+            back = back[np.isfinite(back)]
+            picked = np.unique(np.linspace(0, len(back) - 1, min(len(back), _MOST_KNOTS)).astype(int))
+            said[way.source]["knots"] = back[picked].tolist()
+
+
+def _vocabulary(step: Any, ways: list[Way], said: list[dict[str, object]]) -> None:
+    if len(ways) == 1 and ways[0].source >= 0:
+        words = sorted(str(word) for word in step.vocabulary_)
+        picked = np.unique(np.linspace(0, len(words) - 1, min(len(words), _MOST_WORDS)).astype(int))
+        said[ways[0].source]["vocabulary"] = [words[index] for index in picked]
+
+
+def _stands_for_missing(step: Any, ways: list[Way], said: list[dict[str, object]]) -> None:
+    """Note numbers that boosters may take for a gap: XGBoost's own, and all that LightGBM holds for zero."""
+    library = type(step).__module__.partition(".")[0]
+    found: list[float] = []
+    own = getattr(step, "missing", None) if library == "xgboost" else None
+    if isinstance(own, int | float) and np.isfinite(own):
+        found = [float(own)]
+    if library == "lightgbm":
+        found = [0.0, 1e-36, -1e-36, 1e-35, -1e-35]
+    for way in ways if found else ():
+        if way.source >= 0 and way.scale:
+            said[way.source]["missing"] = [(value - way.shift) / way.scale for value in found]
 
 
 def _forest(step: Any) -> list[Tree]:

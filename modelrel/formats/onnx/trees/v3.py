@@ -50,14 +50,6 @@ def numbered(nodes: Nodes, x: str, trees: Sequence[Tree]) -> str:
         ]
         return np.concatenate(parts)
 
-    def children(name: str) -> list[int]:
-        parts = []
-        for one, split, more in zip(said, splits, leaves, strict=True):
-            child = getattr(one, name)
-            parts += [np.where(child < 0, ~child + split, child), np.zeros(more, np.int64)]
-        found: list[int] = np.concatenate(parts).tolist()
-        return found
-
     names = np.array(["BRANCH_LEQ", "BRANCH_LT", "", "", "", "", "BRANCH_EQ", "LEAF"])
     attributes: dict[str, Any] = {
         "aggregate_function": "SUM",
@@ -68,8 +60,8 @@ def numbered(nodes: Nodes, x: str, trees: Sequence[Tree]) -> str:
         "nodes_modes": names[filled("mode", 7)].tolist(),
         "nodes_values_as_tensor": numpy_helper.from_array(filled("value", 0.0), "nodes_values"),
         "nodes_missing_value_tracks_true": filled("missing", 0).tolist(),
-        "nodes_truenodeids": children("true"),
-        "nodes_falsenodeids": children("false"),
+        "nodes_truenodeids": _children(said, leaves, "true"),
+        "nodes_falsenodeids": _children(said, leaves, "false"),
         "post_transform": "NONE",
         "target_treeids": target_trees,
         "target_nodeids": np.concatenate([own[split:] for own, split in zip(place, splits, strict=True)]).tolist(),
@@ -79,6 +71,16 @@ def numbered(nodes: Nodes, x: str, trees: Sequence[Tree]) -> str:
         ),
     }
     return nodes.cast(nodes.add("TreeEnsembleRegressor", x, domain=DOMAIN_ML, **attributes), TensorProto.INT64)
+
+
+def _children(said: Sequence[_Chained], leaves: Any, name: str) -> list[int]:
+    """Return the number of one child of each split, 0 for leaves, which are numbered after the splits."""
+    parts = []
+    for one, more in zip(said, leaves, strict=True):
+        child = getattr(one, name)
+        parts += [np.where(child < 0, ~child + len(child), child), np.zeros(more, np.int64)]
+    found: list[int] = np.concatenate(parts).tolist()
+    return found
 
 
 def _chained(tree: Tree) -> _Chained:
