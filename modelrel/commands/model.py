@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 To = Annotated[str, typer.Option("--to", metavar="FORMAT", help="The format of the copy: onnx.")]
 Force = Annotated[bool, typer.Option("--force", help="Do it again, even if it is up to date.")]
 Opset = Annotated[int | None, typer.Option(metavar="N", help="The ONNX opset (the newest that works).")]
+Copy = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Take this copy, converted elsewhere, instead of converting.")
+]
 Seconds = Annotated[float | None, typer.Option(metavar="S", help="Time limit of the work on the model (600).")]
 Memory = Annotated[
     str | None, typer.Option(metavar="SIZE", help="Memory limit of that work: 4GB (80 % of the machine's).")
@@ -58,6 +61,7 @@ def convert_options(given: dict[str, Any]) -> ConvertOptions:
         seconds=pick("release", "seconds", given.get("seconds"), 600.0),
         env=check_env(pick("release", "env", given.get("env"), "auto")),
         memory_bytes=size(limit, "--memory") if limit else 0,
+        copy=given.get("copy"),
     )
 
 
@@ -138,14 +142,16 @@ def inspect(model: Model) -> None:
 
 
 def convert(
-    model: Model, to: To = "onnx", opset: Opset = None, seconds: Seconds = None, memory: Memory = None,
-    env: Env = None, force: Force = False,
+    model: Model, to: To = "onnx", copy: Copy = None, opset: Opset = None, seconds: Seconds = None,
+    memory: Memory = None, env: Env = None, force: Force = False,
 ) -> None:  # fmt: skip
-    """Make the copy in another format, and verify that it answers as the original."""
+    """Make the copy in another format (or take --copy), and verify that it answers as the original."""
     from modelrel.show import as_json
     from modelrel.show import parity as shown
 
-    asked = options(to, "convert verify" if force else "", opset=opset, seconds=seconds, memory=memory, env=env)
+    asked = options(
+        to, "convert verify" if force else "", copy=copy, opset=opset, seconds=seconds, memory=memory, env=env
+    )
     with call().release(model, asked) as release:
         parity = release.parity()
         call().result(

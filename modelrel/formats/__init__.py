@@ -44,6 +44,13 @@ class Format(Protocol):
         """
         ...
 
+    def adopt(self, native: object, order: Order, given: Path, path: Path) -> Mapping[str, object]:
+        """Write the copy `given`, which was converted elsewhere, to `path` (in the worker), and describe it.
+
+        Raises `Refused` where it does not fit the original without a guess.
+        """
+        ...
+
     def check(self, path: Path) -> None:
         """Raise `Refused` where the file is not a valid one of its format (on the host)."""
         ...

@@ -31,14 +31,39 @@ def convert(native: object, order: Order, path: Path) -> Mapping[str, object]:
 
     Raises `Refused` for an estimator without an exact copy, and `Invalid` for an opset out of range.
     """
-    from modelrel.formats.onnx import graph
-
     if order.opset and not OLDEST <= order.opset <= NEWEST:
         raise Invalid(
             f"opset {order.opset} cannot be written: the converters and onnxruntime take {OLDEST} to {NEWEST}",
             f"Choose --opset {NEWEST}, or leave it out.",
         )
-    core = _writer(order.flavor)(native, order)
+    return _written(_writer(order.flavor)(native, order), order, path)
+
+
+def adopt(native: object, order: Order, given: Path, path: Path) -> Mapping[str, object]:
+    """Write the copy `given`, which was converted elsewhere, to `path`, with the interface of the order.
+
+    Raises `Refused` where it is no valid model of one file, or does not fit the original without a guess.
+    """
+    from modelrel.formats.onnx import handed_in
+
+    core, order = handed_in.core(given, order, _hints(native, order))
+    return _written(core, order, path)
+
+
+def _hints(native: object, order: Order) -> Mapping[str, object]:
+    """Return what the original tells about its inputs, even where we have no copy of it ourselves."""
+    try:
+        return _writer(order.flavor)(native, order).hints
+    except Exception:  # noqa: BLE001 - converters raise anything
+        from modelrel.formats.onnx import hints
+
+        return hints.found(native, order.signature) if order.flavor == "sklearn" else {}
+
+
+def _written(core: Core, order: Order, path: Path) -> Mapping[str, object]:
+    """Put the release's interface around a core, write it, and describe it."""
+    from modelrel.formats.onnx import graph
+
     model, outputs = graph.bordered(core, order)
     path.write_bytes(model.SerializeToString(deterministic=True))
     predict = order.answers.predict
