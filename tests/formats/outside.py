@@ -61,8 +61,11 @@ def _skl2onnx(said: dict[str, Any]) -> Any:
     types = [(name, kinds[kind]([None, width])) for name, kind, width in said["inputs"]]
     options = said.get("options", {"zipmap": False})
     has = "classes_" in dir(model) and options is not None
-    return convert_sklearn(model, initial_types=types, options={id(model): options} if has else None,
-                           target_opset={"": 18, "ai.onnx.ml": 3})  # fmt: skip
+    chosen = {id(model): options} if has else {}
+    # the default locale, en_US.UTF-8, is not on every machine
+    parts = [entry[1] for _, step in getattr(model, "steps", ()) for entry in getattr(step, "transformers_", ())]
+    chosen |= {id(part): {"locale": "C.UTF-8"} for part in parts if hasattr(part, "idf_")}
+    return convert_sklearn(model, initial_types=types, options=chosen, target_opset={"": 18, "ai.onnx.ml": 3})
 
 
 def _onnxmltools(said: dict[str, Any]) -> Any:
