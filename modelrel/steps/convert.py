@@ -47,15 +47,14 @@ def convert(
     note(f"loading {source.label} ({source.flavor}) in a worker process")
     with tempfile.TemporaryDirectory(prefix="modelrel-convert-") as work, Worker(source, limits, python) as worker:
         path = Path(work) / f"model{room.SUFFIX}"
-        given = _taken(options, Path(work) / f"given{room.SUFFIX}")
-        handed_in = archive.sha256(given) if given else ""
+        given, handed_in = _taken(options, Path(work) / f"given{room.SUFFIX}")
         reply = worker.call(
             "convert",
             example,
             flavor=source.flavor,
             format=format,
             path=str(path),
-            copy=str(given or ""),
+            copy=given,
             opset=options.opset,
             signature=asdict(source.signature),
             metadata=room.metadata(source, used),
@@ -78,13 +77,13 @@ def convert(
     return replace(converted, tools=used, notes=(*converted.notes, where))
 
 
-def _taken(options: ConvertOptions, path: Path) -> Path | None:
-    """Put the file that was handed in at `path`, where it cannot change any more; None where there is none.
+def _taken(options: ConvertOptions, path: Path) -> tuple[str, str]:
+    """Put the file that was handed in at `path`, where it cannot change; return that and its sha256 (or "", "").
 
     Raises `Invalid` where it is no file or too big, or an opset is asked for, which the file has already.
     """
     if options.copy is None:
-        return None
+        return "", ""
     if options.opset:
         raise Invalid(f"{options.copy} has its opset already", "Leave out --opset, or convert without --copy.")
     if not options.copy.is_file():
@@ -96,7 +95,7 @@ def _taken(options: ConvertOptions, path: Path) -> Path | None:
         )
     with archive.translated(options.copy):
         shutil.copyfile(options.copy, path)
-    return path
+    return str(path), archive.sha256(path)
 
 
 def environment(source: SourceModel, format: str, choice: EnvChoice) -> Wanted | None:  # noqa: A002

@@ -77,7 +77,7 @@ def verify(
         "original_us_per_row": answered.seconds / len(answered.origin) * 1e6,
         "copy_us_per_row": evidence.seconds(lambda: copy(answered.inputs), _TIMED_RUNS) / len(answered.origin) * 1e6,
         "data_sha256": archive.sha256(options.data) if options.data else "",
-        "findings": (*_where(source, own), *unused, *answered.findings),
+        "findings": (*_where(source, own), *unused, *answered.findings, *_suspicions(converted)),
         "environment": own.digest if own else "",
         # The copy ran here, wherever it was written; packages carry the runtime that is proven.
         "tools": {"modelrel": __version__, **converted.tools, **extras.versions("onnxruntime", "numpy")},
@@ -87,6 +87,10 @@ def verify(
     manifest = evidence.manifest(converted, parities, len(answered.origin))
     (source.folder / converted.format / evidence.REFUSED).unlink(missing_ok=True)
     return ParityReport(converted=converted, golden=golden, manifest=manifest, **measured)
+
+
+def _suspicions(converted: ConvertedModel) -> tuple[str, ...]:
+    return FORMATS[converted.format].suspicions(converted.path)
 
 
 def _where(source: SourceModel, own: Wanted | None) -> tuple[str, ...]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from modelrel import __version__
+from modelrel import __version__, extras
 from modelrel.errors import Invalid, Refused, Unavailable
+from modelrel.formats.onnx import known_bad
 from modelrel.formats.onnx.opsets import NEWEST, OLDEST
 from modelrel.formats.order import Order
 from modelrel.tensors import Array, Predict, Tensors, text
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 SUFFIX: Final = ".onnx"
 FLAVORS: Final = frozenset({"sklearn", "xgboost", "lightgbm"})
 WRITERS: Final = ("onnx", "onnxruntime", "skl2onnx")
+KNOWN_BAD: Final = known_bad.TABLE
 TOOLS: Final = ("onnx", "onnxruntime", "skl2onnx", "scikit-learn", "xgboost", "lightgbm")
 
 
@@ -47,6 +49,10 @@ def adopt(native: object, order: Order, given: Path, path: Path) -> Mapping[str,
     from modelrel.formats.onnx import handed_in
 
     core, order = handed_in.core(given, order, _hints(native, order))
+    # known faults of what wrote it, which the graph does not show
+    name, _, version = order.metadata[handed_in.PRODUCER].partition(" ")
+    warned = known_bad.warnings("model", native, {name.lower(): version}, name)
+    core = replace(core, notes=(*core.notes, *warned))
     return _written(core, order, path)
 
 
@@ -95,6 +101,16 @@ def check(path: Path) -> None:
             f"the converted model is not valid ONNX: {' '.join(str(error).split())[:300]}",
             "This combination of converter versions is broken; -v shows what was written.",
         ) from error
+
+
+def suspicions(path: Path) -> tuple[str, ...]:
+    """Return a sentence for each known fault that the graph and the runtime here have, whatever was measured.
+
+    Raises `Refused` for one that is not to be released.
+    """
+    import onnx
+
+    return known_bad.warnings("graph", onnx.load(path).graph, extras.versions("onnxruntime"))
 
 
 def load(path: Path) -> Predict:
