@@ -143,7 +143,8 @@ class ConvertedModel:
     """The copy: one file in a portable format, its tensors, and what wrote it.
 
     `predict` names the output that the original's `predict` returns; `classes` is empty unless it classifies.
-    `notes` are sentences a person should know (for instance "computes in float32").
+    `notes` are sentences a person should know (for instance "computes in float32"). `handed_in` is the sha256 of the
+    file that was given instead of converting, "" where modelrel converted.
     """
 
     source: SourceModel
@@ -158,6 +159,7 @@ class ConvertedModel:
     tools: Mapping[str, str] = field(default_factory=dict)
     hints: File | None = None
     notes: tuple[str, ...] = ()
+    handed_in: str = ""
 
     @property
     def folder(self) -> Path:
@@ -254,13 +256,17 @@ EnvChoice = Literal["auto", "current", "model"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConvertOptions:
-    """What the user asks of a conversion; `opset` 0 is the newest that converter and runtime both take."""
+    """What the user asks of a conversion; `opset` 0 is the newest that converter and runtime both take.
+
+    `copy` is a file that was converted elsewhere, taken instead of converting.
+    """
 
     opset: int = 0
     operators: Operators = "v5"
     seconds: float = 600.0
     memory_bytes: int = 0
     env: EnvChoice = "auto"
+    copy: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ travel in .npz files whose names the request gives. Everything printed goes to s
 | action | fields | answers |
 |---|---|---|
 | load | flavor, model_dir | how the model answers (`values.Answers`) |
-| convert | format, path, opset, operators, signature, metadata, arrays (rows to try, may be absent) | the description |
+| convert | format, path, copy (a file, or ""), opset, operators, signature, metadata, arrays | the description |
 | predict | signature, arrays, repeat (timed runs) | outputs; `kept` rows, `raised` sentences, `seconds` |
 """
 
@@ -74,9 +74,13 @@ class Loaded:
             operators=request["operators"],
             metadata=request["metadata"],
             shapes=self._shapes(rows, shape),
+            rows=rows or {},
         )
         try:
-            return dict(FORMATS[request["format"]].convert(self._native, order, Path(request["path"])))
+            room, path = FORMATS[request["format"]], Path(request["path"])
+            if request["copy"]:
+                return dict(room.adopt(self._native, order, Path(request["copy"]), path))
+            return dict(room.convert(self._native, order, path))
         except (ModelrelError, MemoryError):
             raise
         except Exception as error:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Annotated
+
+import typer
 
 from modelrel.commands.call import call, shared
 
-if TYPE_CHECKING:
-    import typer
+KnownBad = Annotated[
+    bool, typer.Option("--known-bad", help="Show which versions of which library are known to be wrong, and where.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -39,14 +42,23 @@ def doctor() -> None:
         raise Unavailable(f"modelrel cannot work here: {', '.join(broken)}", "Install it again: pip install modelrel")
 
 
-def formats() -> None:
-    """Show which flavor of model can become which format, for which targets."""
+def formats(known_bad: KnownBad = False) -> None:
+    """Show which flavor of model can become which format, for which targets; or what is known to go wrong."""
     from modelrel.flavors import FLAVORS
     from modelrel.formats import FORMATS
     from modelrel.show import table
     from modelrel.steps import convert
     from modelrel.targets import TARGETS
 
+    if known_bad:
+        faults = [(name, fault) for name, form in FORMATS.items() for fault in form.KNOWN_BAD]
+        said = [
+            (name, f"{fault.library} {fault.versions}", fault.condition, fault.wrong, fault.action, fault.source)
+            for name, fault in faults
+        ]
+        keys = ("format", "library", "where", "what goes wrong", "action", "source")
+        call().result([dict(zip(keys, one, strict=True)) for one in said], table("", keys, said))
+        return
     can = {flavor: [name for name, form in FORMATS.items() if flavor in form.FLAVORS] for flavor in FLAVORS}
     tools = {name: convert.tools(name) for name in FORMATS}
     written = {name: ", ".join(f"{tool} {version}" for tool, version in found.items()) for name, found in tools.items()}

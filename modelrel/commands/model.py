@@ -20,6 +20,9 @@ Opset = Annotated[int | None, typer.Option(metavar="N", help="The ONNX opset (th
 OperatorsOption = Annotated[
     str | None, typer.Option("--operators", metavar="WHICH", help="What trees are written with: v5, v3 or core.")
 ]
+Copy = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Take this copy, converted elsewhere, instead of converting.")
+]
 Seconds = Annotated[float | None, typer.Option(metavar="S", help="Time limit of the work on the model (600).")]
 Memory = Annotated[
     str | None, typer.Option(metavar="SIZE", help="Memory limit of that work: 4GB (80 % of the machine's).")
@@ -78,6 +81,7 @@ def convert_options(given: dict[str, Any]) -> ConvertOptions:
         seconds=pick("release", "seconds", given.get("seconds"), 600.0),
         env=check_env(pick("release", "env", given.get("env"), "auto")),
         memory_bytes=size(limit, "--memory") if limit else 0,
+        copy=given.get("copy"),
     )
 
 
@@ -162,16 +166,17 @@ def inspect(model: Model) -> None:
 
 
 def convert(
-    model: Model, to: To = "onnx", opset: Opset = None, operators: OperatorsOption = None, seconds: Seconds = None,
-    memory: Memory = None, env: Env = None, force: Force = False,
+    model: Model, to: To = "onnx", copy: Copy = None, opset: Opset = None, operators: OperatorsOption = None,
+    seconds: Seconds = None, memory: Memory = None, env: Env = None, force: Force = False,
 ) -> None:  # fmt: skip
-    """Make the copy in another format, and verify that it answers as the original."""
+    """Make the copy in another format (or take --copy), and verify that it answers as the original."""
     from modelrel.show import as_json
     from modelrel.show import parity as shown
 
     asked = options(
-        to, "convert verify" if force else "", opset=opset, operators=operators, seconds=seconds, memory=memory, env=env
-    )
+        to, "convert verify" if force else "", copy=copy, opset=opset, operators=operators, seconds=seconds,
+        memory=memory, env=env,
+    )  # fmt: skip
     with call().release(model, asked) as release:
         parity = release.parity()
         call().result(

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from modelrel.formats import onnx
+from modelrel.formats.faults import Fault
 from modelrel.formats.order import Order
 from modelrel.tensors import Predict
 from modelrel.values import SourceModel
 
-__all__ = ["FORMATS", "Format", "Order"]
+__all__ = ["FORMATS", "Fault", "Format", "Order"]
 
 
 class Format(Protocol):
@@ -37,6 +38,11 @@ class Format(Protocol):
         """The distributions that writing it takes, beside the model's own libraries."""
         ...
 
+    @property
+    def KNOWN_BAD(self) -> tuple[Fault, ...]:  # noqa: N802 - a constant of the module
+        """What the libraries around this format are known to get wrong."""
+        ...
+
     def convert(self, native: object, order: Order, path: Path) -> Mapping[str, object]:
         """Write `native` to `path` (in the worker), and describe the copy as `steps.convert` reads it.
 
@@ -44,8 +50,19 @@ class Format(Protocol):
         """
         ...
 
+    def adopt(self, native: object, order: Order, given: Path, path: Path) -> Mapping[str, object]:
+        """Write the copy `given`, which was converted elsewhere, to `path` (in the worker), and describe it.
+
+        Raises `Refused` where it does not fit the original without a guess.
+        """
+        ...
+
     def check(self, path: Path) -> None:
         """Raise `Refused` where the file is not a valid one of its format (on the host)."""
+        ...
+
+    def suspicions(self, path: Path) -> tuple[str, ...]:
+        """Return a sentence for each known fault of the copy, whatever was measured; raises `Refused` (on the host)."""
         ...
 
     def load(self, path: Path) -> Predict:

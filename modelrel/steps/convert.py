@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from modelrel import archive, extras, originals
 from modelrel.environments import Limits, Worker
@@ -19,6 +20,9 @@ from modelrel.probes import rows
 from modelrel.probes.generated import Maker
 from modelrel.tensors import Array
 from modelrel.values import ConvertedModel, ConvertOptions, EnvChoice, SourceModel, TensorSpec
+
+LARGEST_COPY: Final = 2**31 - 1
+"""Bytes of a file that is handed in: no protobuf message can be larger."""
 
 
 def convert(
@@ -35,7 +39,6 @@ def convert(
     room = possible(source, format)
     assert source.signature is not None
     example = _example(source, note) or Maker(source.signature, None, {}, 0).usual(1)[0].rows
-    folder = source.folder / format
     own = environment(source, format, options.env)
     python = str(originals.ready(own, note)) if own else ""
     used = originals.installed(own, room.TOOLS) if own else tools(format)
@@ -43,12 +46,14 @@ def convert(
     note(f"loading {source.label} ({source.flavor}) in a worker process")
     with tempfile.TemporaryDirectory(prefix="modelrel-convert-") as work, Worker(source, limits, python) as worker:
         path = Path(work) / f"model{room.SUFFIX}"
+        given, handed_in = _taken(options, Path(work) / f"given{room.SUFFIX}")
         reply = worker.call(
             "convert",
             example,
             flavor=source.flavor,
             format=format,
             path=str(path),
+            copy=given,
             opset=options.opset,
             operators=options.operators,
             signature=asdict(source.signature),
@@ -60,15 +65,36 @@ def convert(
         room.check(path)
         room.load(path)
         content = path.read_bytes()
-    target = folder / f"model{room.SUFFIX}"
-    hints = folder / "hints.json"
+    target, hints = (source.folder / format / name for name in (f"model{room.SUFFIX}", "hints.json"))
     archive.write(target, content)
     archive.write(hints, (json.dumps(reply.value["hints"], indent=1, sort_keys=True) + "\n").encode())
-    converted = _described(source, format, reply.value, (target, hints))
+    converted = replace(_described(source, format, reply.value, (target, hints)), handed_in=handed_in)
     if own is None:
         return converted
-    where = f"converted in {originals.described(own, (*originals.LIBRARIES.values(), *room.WRITERS))}"
+    done = "fitted" if handed_in else "converted"
+    where = f"{done} in {originals.described(own, (*originals.LIBRARIES.values(), *room.WRITERS))}"
     return replace(converted, tools=used, notes=(*converted.notes, where))
+
+
+def _taken(options: ConvertOptions, path: Path) -> tuple[str, str]:
+    """Put the file that was handed in at `path`, where it cannot change; return that and its sha256 (or "", "").
+
+    Raises `Invalid` where it is no file or too big, or an opset is asked for, which the file has already.
+    """
+    if options.copy is None:
+        return "", ""
+    if options.opset:
+        raise Invalid(f"{options.copy} has its opset already", "Leave out --opset, or convert without --copy.")
+    if not options.copy.is_file():
+        raise Invalid(f"the copy {options.copy} does not exist", "Check --copy.")
+    if (found := options.copy.stat().st_size) > LARGEST_COPY:
+        raise Invalid(
+            f"the copy {options.copy} has {found:,} bytes, and a copy can have {LARGEST_COPY:,}",
+            "Hand in one file without external data, below 2 GB.",
+        )
+    with archive.translated(options.copy):
+        shutil.copyfile(options.copy, path)
+    return str(path), archive.sha256(path)
 
 
 def environment(source: SourceModel, format: str, choice: EnvChoice) -> Wanted | None:  # noqa: A002

@@ -143,17 +143,19 @@ class Release:
     def converted(self) -> ConvertedModel:
         """Convert (the copy is not proven yet: ask for `parity`)."""
         source, form, options = self.source(), self.options.format, self.options.convert
+        record = self.folder / form / "ConvertedModel.json"
+        if options.copy is None and "convert" not in self.options.force:
+            # whoever handed in a copy means that one: it stands until the model changes, or --force
+            handed_in = records.read(ConvertedModel, record, source=source)
+            if handed_in is not None and handed_in.handed_in:
+                return self._skip(f"convert {form}", handed_in)
         own = convert_step.environment(source, form, options.env)
+        asked = [form, options.opset, options.operators, own.digest if own else "", _sha256(options.copy)]
         stage = _Stage(
             f"convert {form}",
-            self.folder / form / "ConvertedModel.json",
+            record,
             ConvertedModel,
-            self._key(
-                "convert",
-                source,
-                [form, options.opset, options.operators, own.digest if own else ""],
-                convert_step.tools(form),
-            ),
+            self._key("convert", source, asked, convert_step.tools(form)),
             {"source": source},
         )
         return self._step(stage, lambda: convert_step.convert(source, form, options, self.listener.note))
@@ -163,8 +165,7 @@ class Release:
         converted, options = self.converted(), self.options.verify
         made = originals.wanted(converted.source, options.env)
         own = made.digest if made else ""
-        tolerance = options.tolerance
-        asked = [tolerance.rtol, tolerance.atol, options.rows, options.seed, self._data(), own]
+        asked = [options.tolerance.rtol, options.tolerance.atol, options.rows, options.seed, _sha256(options.data), own]
         record = self.folder / self.options.format / "ParityReport.json"
         if options.data is None and "verify" not in self.options.force:
             # a proof on the user's own data is worth more than ours: it stands until the model changes
@@ -184,9 +185,6 @@ class Release:
     def _asked_no_more(self, found: ParityReport) -> bool:
         asked = self.options.verify.tolerance
         return found.tolerance.rtol <= asked.rtol and found.tolerance.atol <= asked.atol
-
-    def _data(self) -> str:
-        return archive.sha256(self.options.verify.data) if self.options.verify.data else ""
 
     def packaged(self, target: str) -> Package:
         """Package for one target."""
@@ -360,13 +358,21 @@ class Release:
         self.listener.end(result)
 
 
+def _sha256(path: Path | None) -> str:
+    if path is None:
+        return ""
+    return archive.sha256(path) if path.is_file() else "missing"  # the step says so
+
+
 def describe(value: object) -> str:
     """Return what a stage's value says, in half a line."""
     match value:
         case SourceModel():
             return f"{value.label}, {value.flavor}, {len(value.files)} files"
         case ConvertedModel():
-            return f"{value.estimator} → {value.format}, opset {value.opsets.get('ai.onnx', value.opsets.get('', '?'))}"
+            taken = ", handed in" if value.handed_in else ""
+            opset = value.opsets.get("ai.onnx", value.opsets.get("", "?"))
+            return f"{value.estimator} → {value.format}{taken}, opset {opset}"
         case ParityReport():
             worst = max((output.max_abs_error for output in value.outputs), default=0.0)
             wrong = sum(output.disagreements for output in value.outputs)

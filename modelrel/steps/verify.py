@@ -72,7 +72,7 @@ def verify(
         "original_us_per_row": answered.us_per_row,
         "copy_us_per_row": evidence.seconds(lambda: copy(answered.inputs), _TIMED_RUNS) / len(answered.origin) * 1e6,
         "data_sha256": archive.sha256(options.data) if options.data else "",
-        "findings": (*_where(source, own), *unused, *answered.findings),
+        "findings": (*_where(source, own), *unused, *answered.findings, *_suspicions(converted)),
         "environment": own.digest if own else "",
         "budget_s": options.budget,
         "coverage": covered,
@@ -85,6 +85,10 @@ def verify(
     golden = evidence.golden(converted, answered.inputs, answered.origin, copy)
     manifest = evidence.manifest(converted, parities, len(answered.origin))
     return ParityReport(converted=converted, golden=golden, manifest=manifest, **measured)
+
+
+def _suspicions(converted: ConvertedModel) -> tuple[str, ...]:
+    return FORMATS[converted.format].suspicions(converted.path)
 
 
 def _where(source: SourceModel, own: Wanted | None) -> tuple[str, ...]:

@@ -26,11 +26,11 @@ from modelrel.formats.onnx import (
 )
 from modelrel.formats.onnx.graph import DOMAIN_ML, Nodes
 from modelrel.formats.onnx.opsets import ML, ML_TREES, NEWEST
-from modelrel.formats.onnx.trees import Mode, core, interpreted, v3, v5
+from modelrel.formats.onnx.trees import Mode, interpreted, levels, v3, v5
 from tests.models import compared
 
 LIBRARIES = ("sklearn", "hist", "xgboost", "lightgbm", "catboost")
-WRITERS = {"v5": v5.numbered, "v3": v3.numbered, "core": core.numbered}
+WRITERS = {"v5": v5.numbered, "v3": v3.numbered, "core": levels.numbered}
 _LARGEST = float(np.finfo(np.float32).max)  # what goes beyond is refused by scikit-learn's trees
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from modelrel import __version__
+from modelrel import __version__, extras
 from modelrel.errors import Invalid, Refused, Unavailable
+from modelrel.formats.onnx import known_bad
 from modelrel.formats.onnx.opsets import NEWEST, OLDEST
 from modelrel.formats.order import Order
 from modelrel.tensors import Array, Predict, Tensors, text
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 SUFFIX: Final = ".onnx"
 FLAVORS: Final = frozenset({"sklearn", "xgboost", "lightgbm", "catboost"})
 WRITERS: Final = ("onnx", "onnxruntime", "skl2onnx")
+KNOWN_BAD: Final = known_bad.TABLE
 TOOLS: Final = ("onnx", "onnxruntime", "skl2onnx", "scikit-learn", "xgboost", "lightgbm", "catboost")
 
 
@@ -40,7 +42,39 @@ def convert(native: object, order: Order, path: Path) -> Mapping[str, object]:
         )
     with trees.written(order.operators), graph.filled_later() as kept:
         core = _writer(order.flavor)(native, order)
-        model, outputs = graph.bordered(core, order)
+        return _written(core, order, path, kept)
+
+
+def adopt(native: object, order: Order, given: Path, path: Path) -> Mapping[str, object]:
+    """Write the copy `given`, which was converted elsewhere, to `path`, with the interface of the order.
+
+    Raises `Refused` where it is no valid model of one file, or does not fit the original without a guess.
+    """
+    from modelrel.formats.onnx import handed_in
+
+    core, order = handed_in.core(given, order, _hints(native, order))
+    # known faults of what wrote it, which the graph does not show
+    name, _, version = order.metadata[handed_in.PRODUCER].partition(" ")
+    warned = known_bad.warnings("model", native, {name.lower(): version}, name)
+    core = replace(core, notes=(*core.notes, *warned))
+    return _written(core, order, path, {})
+
+
+def _hints(native: object, order: Order) -> Mapping[str, object]:
+    """Return what the original tells about its inputs, even where we have no copy of it ourselves."""
+    try:
+        return _writer(order.flavor)(native, order).hints
+    except Exception:  # noqa: BLE001 - converters raise anything
+        from modelrel.formats.onnx import hints
+
+        return hints.found(native, order.signature) if order.flavor == "sklearn" else {}
+
+
+def _written(core: Core, order: Order, path: Path, kept: Mapping[str, Mapping[str, Any]]) -> Mapping[str, object]:
+    """Put the release's interface around a core, write it, and describe it."""
+    from modelrel.formats.onnx import graph
+
+    model, outputs = graph.bordered(core, order)
     graph.filled(model, kept)
     if order.operators == "core":
         _only_core(model)
@@ -84,6 +118,16 @@ def check(path: Path) -> None:
             f"the converted model is not valid ONNX: {' '.join(str(error).split())[:300]}",
             "This combination of converter versions is broken; -v shows what was written.",
         ) from error
+
+
+def suspicions(path: Path) -> tuple[str, ...]:
+    """Return a sentence for each known fault that the graph and the runtime here have, whatever was measured.
+
+    Raises `Refused` for one that is not to be released.
+    """
+    import onnx
+
+    return known_bad.warnings("graph", onnx.load(path).graph, extras.versions("onnxruntime"))
 
 
 def load(path: Path) -> Predict:

@@ -139,7 +139,8 @@ class Core:
     """What a converter wrote, before it has the signature's interface.
 
     Its one input is all columns side by side (`merged`), or it has one per column in the signature's order.
-    `outputs` maps the names that the release uses to those of the core's tensors.
+    `outputs` maps the names that the release uses to those of the core's tensors. `opsets` (domain -> version) is
+    empty unless they are given with the core.
     """
 
     model: ModelProto
@@ -147,6 +148,7 @@ class Core:
     merged: bool
     notes: tuple[str, ...] = ()
     hints: Mapping[str, object] = field(default_factory=dict)
+    opsets: Mapping[str, int] = field(default_factory=dict)
 
 
 def element_of(model: ModelProto, name: str) -> int:
@@ -174,7 +176,7 @@ def bordered(core: Core, order: Order) -> tuple[ModelProto, tuple[TensorSpec, ..
         [_value(spec) for spec in outputs],
         initializer=nodes.constants,
     )
-    return _normalised(helper.make_model(graph, opset_imports=_opsets(core.model, order)), order), outputs
+    return _normalised(helper.make_model(graph, opset_imports=_opsets(core, order)), order), outputs
 
 
 def _enter(core: Core, order: Order, nodes: Nodes) -> dict[str, str]:
@@ -262,8 +264,11 @@ def _value(spec: TensorSpec) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(spec.name, ELEMENT[spec.datatype], shape)
 
 
-def _opsets(model: ModelProto, order: Order) -> list[onnx.OperatorSetIdProto]:
+def _opsets(core: Core, order: Order) -> list[onnx.OperatorSetIdProto]:
     """Return the opsets, sorted; the default one is what was asked for, whatever the core could do with less."""
+    if core.opsets:
+        return [helper.make_opsetid(name, version) for name, version in sorted(core.opsets.items())]
+    model = core.model
     found = {entry.domain: entry.version for entry in model.opset_import}
     trees = any(node.op_type == "TreeEnsemble" for node in model.graph.node)
     found |= {"": order.opset or NEWEST, DOMAIN_ML: ML_TREES if trees else ML}

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from modelrel.errors import Refused
 
-_TOKENS: Final = "[a-zA-Z0-9]+"
+TOKENS: Final = "[a-zA-Z0-9]+"
 _NO_COPY: Final = "Train another estimator (skl2onnx lists those it converts), or release the model in another format."
 
 
@@ -36,11 +36,11 @@ def refuse(native: Any) -> None:
         name = type(part).__name__
         if name in _NO_EXACT:
             raise Refused(f"{name} {_NO_EXACT[name]}", _NO_COPY)
-        if name in ("TfidfVectorizer", "CountVectorizer") and part.token_pattern != _TOKENS:
+        if name in ("TfidfVectorizer", "CountVectorizer") and part.token_pattern != TOKENS:
             # ONNX cuts words by an RE2 expression; scikit-learn's default needs look-around and Unicode classes.
             raise Refused(
                 f"{name} with token_pattern={part.token_pattern!r} has no exact copy in ONNX",
-                f"Train it with token_pattern={_TOKENS!r}, which cuts words alike in both.",
+                f"Train it with token_pattern={TOKENS!r}, which cuts words alike in both.",
             )
 
 

@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 
 from modelrel.formats.onnx.graph import Nodes
-from modelrel.formats.onnx.trees import core, v3, v5
+from modelrel.formats.onnx.trees import levels, v3, v5
 from modelrel.formats.onnx.trees.arrays import Floats, Ints, Linear, Mode, Tree, from_nodes, picked, thresholds
 from modelrel.values import Operators
 
@@ -31,7 +31,7 @@ __all__ = [
 _NUMBERED: Final[dict[Operators, Callable[[Nodes, str, Sequence[Tree]], str]]] = {
     "v5": v5.numbered,
     "v3": v3.numbered,
-    "core": core.numbered,
+    "core": levels.numbered,
 }
 
 # The converters that skl2onnx calls back take nothing of ours with them.

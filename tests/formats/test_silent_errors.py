@@ -1,0 +1,94 @@
+"""Silent errors of the usual converters: still there, refused when handed in, and absent from our own copies."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from modelrel.errors import ModelrelError, Refused
+from modelrel.steps.convert import convert
+from modelrel.steps.verify import verify
+from modelrel.values import ConvertedModel, ConvertOptions, VerifyOptions
+from tests.conftest import Run
+from tests.formats import outside, silent
+from tests.formats.silent import CASES, Case
+from tests.models import compared, logged
+
+EVERY = pytest.mark.parametrize("name", CASES)
+NOT_YET = {"lightgbm_linear": "linear", "lightgbm_zero": "zero", "words": "token_pattern"}
+"""Models whose copy of our own may also be refused, and the word that the refusal names."""
+
+
+@pytest.fixture(scope="session")
+def cases() -> dict[str, Case]:
+    return silent.cases()
+
+
+@pytest.fixture(scope="session")
+def copies(cases: dict[str, Case], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """What the plain tools write, all in one process."""
+    return outside.converted({name: case.asked() for name, case in cases.items()}, tmp_path_factory.mktemp("outside"))
+
+
+@pytest.fixture(scope="session")
+def handed_in(
+    cases: dict[str, Case], copies: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[ConvertedModel, ModelrelError | None]]:
+    """What modelrel makes of each, two at a time: the record of the copy, and how verify ended."""
+    sources = {
+        name: logged(case.model, case.rows, tmp_path_factory.mktemp(name), flavor=case.flavor)
+        for name, case in cases.items()
+    }
+
+    def proven(name: str) -> tuple[ConvertedModel, ModelrelError | None]:
+        converted = convert(sources[name], "onnx", ConvertOptions(copy=copies[name]))
+        try:
+            verify(converted, VerifyOptions(rows=300))
+        except ModelrelError as error:
+            return converted, error
+        return converted, None
+
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(cases, pool.map(proven, cases), strict=True))
+
+
+@EVERY
+def test_the_usual_tool_converts_it_without_an_error_and_wrongly(
+    name: str, cases: dict[str, Case], copies: dict[str, Path]
+) -> None:
+    assert copies[name].suffix == ".onnx", copies[name].read_text()
+    assert silent.wrong(cases[name], copies[name]) >= cases[name].least
+
+
+@EVERY
+def test_the_wrong_copy_is_refused_with_the_worst_row(
+    name: str, handed_in: dict[str, tuple[ConvertedModel, ModelrelError | None]]
+) -> None:
+    _, stop = handed_in[name]
+    assert isinstance(stop, Refused)
+    assert stop.exit_code == 4
+    assert "worst row" in stop.message
+
+
+@EVERY
+def test_our_own_copy_is_equal_or_refused_by_name(name: str, cases: dict[str, Case], tmp_path: Path) -> None:
+    case = cases[name]
+    try:
+        found = compared(case.model, case.rows, tmp_path, case.flavor)
+    except Refused as stop:
+        assert NOT_YET.get(name, "equal") in stop.message  # noqa: PT017 - equal is the other good end
+        return
+    assert found.labels == 0
+    assert found.numbers < 1e-5
+
+
+def test_the_command_ends_with_4(
+    run: Run, copies: dict[str, Path], handed_in: dict[str, tuple[ConvertedModel, ModelrelError | None]]
+) -> None:
+    folder = handed_in["xgboost_positive"][0].source.model_dir
+    done = run("convert", folder, "--copy", copies["xgboost_positive"])
+    assert done.code == 4
+    assert "label differs on" in done.err
+    assert "worst row" in done.err
