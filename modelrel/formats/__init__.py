@@ -69,6 +69,10 @@ class Format(Protocol):
         """Return the copy, loaded as it is deployed (on the host)."""
         ...
 
+    def reference(self, path: Path) -> Predict | None:
+        """Return the copy run by an independent runtime, or None; it tells a wrong copy from a wrong runtime."""
+        ...
+
     def metadata(self, source: SourceModel, tools: Mapping[str, str]) -> dict[str, str]:
         """Return what to write into the file about where it comes from."""
         ...

@@ -16,7 +16,7 @@ from modelrel.environments import Limits, Worker
 from modelrel.errors import Invalid, Refused
 from modelrel.formats import FORMATS
 from modelrel.originals import Wanted
-from modelrel.probes import budget, evidence, rows
+from modelrel.probes import budget, evidence, opinion, rows
 from modelrel.probes.budget import Queue
 from modelrel.probes.generated import Group, Maker
 from modelrel.probes.interview import Answered, Interview
@@ -59,9 +59,9 @@ def verify(
     note(f"asking the copy about {len(answered.origin):,} rows")
     answers = copy(answered.inputs)
     _alike(converted, answered.outputs, answers)
-    shared = [name for name in answers if name in answered.outputs]
-    parities = tuple(_compared(name, answered, answers, options.tolerance) for name in shared)
+    parities = _parities(answered, answers, options.tolerance)
     batches, batch_error, batch_wrong = _batched(copy, answered, answers, options.tolerance)
+    second = _second(converted, answered, answers, parities)
     measured: dict[str, Any] = {
         "tolerance": options.tolerance,
         "rows": len(answered.origin),
@@ -72,7 +72,7 @@ def verify(
         "original_us_per_row": answered.us_per_row,
         "copy_us_per_row": evidence.seconds(lambda: copy(answered.inputs), _TIMED_RUNS) / len(answered.origin) * 1e6,
         "data_sha256": archive.sha256(options.data) if options.data else "",
-        "findings": (*_where(source, own), *unused, *answered.findings, *_suspicions(converted)),
+        "findings": (*_where(source, own), *unused, *answered.findings, *_suspicions(converted), *second),
         "environment": own.digest if own else "",
         "budget_s": options.budget,
         "coverage": covered,
@@ -85,6 +85,24 @@ def verify(
     golden = evidence.golden(converted, answered.inputs, answered.origin, copy)
     manifest = evidence.manifest(converted, parities, len(answered.origin))
     return ParityReport(converted=converted, golden=golden, manifest=manifest, **measured)
+
+
+def _parities(answered: Answered, answers: Tensors, tolerance: Tolerance) -> tuple[OutputParity, ...]:
+    shared = [name for name in answers if name in answered.outputs]
+    return tuple(_compared(name, answered, answers, tolerance) for name in shared)
+
+
+def _second(
+    converted: ConvertedModel, answered: Answered, answers: Tensors, parities: tuple[OutputParity, ...]
+) -> tuple[str, ...]:
+    """Return who is wrong about each output that differs, where an independent runtime can tell."""
+    failed = [parity.name for parity in parities if parity.disagreements]
+    reference = FORMATS[converted.format].reference(converted.path) if failed else None
+    if reference is None:
+        return ()
+    both = (answered.outputs, answers)
+    said = (opinion.blamed(name, answered.inputs, both, reference) for name in failed)
+    return tuple(sentence for sentence in said if sentence)
 
 
 def _suspicions(converted: ConvertedModel) -> tuple[str, ...]:
@@ -238,6 +256,7 @@ def _gate(converted: ConvertedModel, measured: Mapping[str, Any], batch_wrong: s
         (converted.folder / converted.format / evidence.REFUSED).unlink(missing_ok=True)
         return
     sentences = [_sentence(parity, measured["tolerance"]) for parity in failed] + [batch_wrong] * bool(batch_wrong)
+    sentences += [said for said in measured["findings"] if " is wrong on " in said]
     evidence.refused(converted, measured, sentences)
     raise Refused(
         f"the {converted.format} copy of {converted.source.label} ({converted.estimator}) differs from the original: "

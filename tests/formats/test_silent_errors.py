@@ -17,7 +17,8 @@ from tests.formats.silent import CASES, Case
 from tests.models import compared, logged
 
 EVERY = pytest.mark.parametrize("name", CASES)
-NOT_YET = {"lightgbm_linear": "linear", "lightgbm_zero": "zero", "words": "token_pattern"}
+RUNTIME = ("boosting_zero", "xgboost_positive")
+NOT_YET = {"words": "token_pattern"}
 """Models whose copy of our own may also be refused, and the word that the refusal names."""
 
 
@@ -70,6 +71,14 @@ def test_the_wrong_copy_is_refused_with_the_worst_row(
     assert isinstance(stop, Refused)
     assert stop.exit_code == 4
     assert "worst row" in stop.message
+
+
+def test_the_refusal_says_whether_the_conversion_is_wrong_or_the_runtime(
+    handed_in: dict[str, tuple[ConvertedModel, ModelrelError | None]],
+) -> None:
+    said = {name: str(stop) for name, (_, stop) in handed_in.items()}
+    assert "the conversion is wrong on label" in said["lightgbm_rf"]
+    assert {name for name, text in said.items() if "the runtime is wrong on label" in text} == set(RUNTIME)
 
 
 @EVERY

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from modelrel.formats.onnx.graph import Core
 
 SUFFIX: Final = ".onnx"
+_LARGEST_REFERENCE: Final = 20_000_000
 FLAVORS: Final = frozenset({"sklearn", "xgboost", "lightgbm", "catboost"})
 WRITERS: Final = ("onnx", "onnxruntime", "skl2onnx")
 KNOWN_BAD: Final = known_bad.TABLE
@@ -158,6 +159,23 @@ def load(path: Path) -> Predict:
                 "This operator has no kernel for these types; choose another estimator.",
             ) from error
         return {name: np.asarray(array) for name, array in zip(names, answered, strict=True)}
+
+    return predict
+
+
+def reference(path: Path) -> Predict | None:
+    """Return the model run by onnx's own evaluator, which shares nothing with onnxruntime; None where it is too large.
+
+    It is slow (plain Python), and takes a few rows.
+    """
+    if path.stat().st_size > _LARGEST_REFERENCE:
+        return None
+    from onnx.reference import ReferenceEvaluator
+
+    def predict(tensors: Tensors) -> dict[str, Array]:
+        loaded = ReferenceEvaluator(str(path))  # raises on operators that it does not know
+        answered = loaded.run(None, {name: _fed(array) for name, array in tensors.items()})
+        return {name: np.asarray(array) for name, array in zip(loaded.output_names, answered, strict=True)}
 
     return predict
 

@@ -36,7 +36,7 @@ def write(native: Any, order: Order) -> Core:
         try:
             with filled_at_once():
                 model = _converted(_adapted(copy.deepcopy(native)), order, merged, double)
-            model = repaired(model)
+            model = _one_score(repaired(model), native, order)
             _try(model)
         except Refused:
             raise
@@ -116,6 +116,21 @@ def _with_empty(known: Any, part: Any) -> Any:
     filled = known.copy()
     filled[missing] = ""
     return filled
+
+
+def _one_score(model: onnx.ModelProto, native: Any, order: Order) -> onnx.ModelProto:
+    """Keep the second of the two score columns that skl2onnx gives a support vector machine of two classes."""
+    final = native
+    while hasattr(final, "steps") or hasattr(final, "best_estimator_"):
+        final = final.steps[-1][1] if hasattr(final, "steps") else final.best_estimator_
+    shape = order.shapes["scores"].shape if "scores" in order.shapes else ()
+    if type(final).__name__ in ("SVC", "NuSVC") and len(shape) == 1:
+        nodes, both = Nodes("score"), model.graph.output[-1]
+        both.name = nodes.add("Gather", both.name, nodes.constant(1, np.int64), axis=1)
+        both.type.tensor_type.ClearField("shape")
+        model.graph.node.extend(nodes.nodes)
+        model.graph.initializer.extend(nodes.constants)
+    return model
 
 
 def _types(order: Order, merged: bool, double: bool) -> list[tuple[str, Any]]:
