@@ -69,6 +69,13 @@ def test_a_classifier_of_float64_rows_gives_the_labels_of_the_original(model: An
     assert (found.labels, found.numbers < 1e-6) == (0, True)
 
 
+@pytest.mark.parametrize("model", [svm.SVC(), make_pipeline(PCA(5), svm.NuSVC(nu=0.2))], ids=["alone", "pipeline"])
+def test_the_scores_of_a_support_vector_machine_of_two_classes_are_one_column(model: Any, tmp_path: Path) -> None:
+    data = CANCER.data / CANCER.data.std(axis=0)
+    found = compared(model.fit(data, CANCER.target), data, tmp_path)
+    assert (found.labels, found.numbers < 1e-4) == (0, True)
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("model", REGRESSORS, ids=lambda model: type(model).__name__)
 def test_a_regressor_of_float64_rows_is_within_tolerance(model: Any, tmp_path: Path) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from typing import Any, Final
 
-import msgspec
 import numpy as np
 from onnx import TensorProto
 
@@ -89,7 +89,7 @@ def forest(native: Any) -> list[Tree]:
 
 def _learner(native: Any) -> dict[str, Any]:
     booster = native.get_booster() if hasattr(native, "get_booster") else native
-    learner: dict[str, Any] = msgspec.json.decode(booster.save_raw("json"))["learner"]
+    learner: dict[str, Any] = json.loads(bytes(booster.save_raw("json")))["learner"]
     return learner
 
 
