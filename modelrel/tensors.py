@@ -102,6 +102,13 @@ def disagree(original: Array, copy: Array) -> Array:
     return np.asarray((first != second).any(axis=1), np.bool_)
 
 
+def differ(original: Array, copy: Array, *, rtol: float, atol: float) -> Array:
+    """Return which rows are wrong: numbers beyond the tolerance, labels that are others: shape (N,), bool."""
+    if original.dtype.kind != "f":
+        return disagree(original, copy)
+    return np.asarray(excess(original, copy, rtol=rtol, atol=atol) > 0)
+
+
 def plain(array: Array) -> Any:
     """Return an array as JSON data: nested lists, NaN and infinities as None, text as text."""
     if array.dtype.kind == "f":

@@ -40,6 +40,4 @@ def blamed(name: str, given: Tensors, answers: tuple[Tensors, Tensors], referenc
 
 
 def _different(first: Array, second: Array) -> Array:
-    if first.dtype.kind == "f":
-        return tensors.excess(first, second, rtol=_LIMIT.rtol, atol=_LIMIT.atol) > 0
-    return tensors.disagree(first, second)
+    return tensors.differ(first, second, rtol=_LIMIT.rtol, atol=_LIMIT.atol)

@@ -20,7 +20,7 @@ from modelrel.probes import budget, evidence, opinion, rows
 from modelrel.probes.budget import Queue
 from modelrel.probes.generated import Group, Maker
 from modelrel.probes.interview import Answered, Interview
-from modelrel.tensors import Predict, Tensors
+from modelrel.tensors import Array, Predict, Tensors
 from modelrel.values import ConvertedModel, Coverage, OutputParity, ParityReport, SourceModel, Tolerance, VerifyOptions
 
 _SIZES: Final = (1, 2, 7, 31, 257)
@@ -82,7 +82,7 @@ def verify(
         # The copy ran here, wherever it was written; packages carry the runtime that is proven.
         "tools": {"modelrel": __version__, **converted.tools, **extras.versions("onnxruntime", "numpy")},
     }
-    _gate(converted, measured, batch_wrong)
+    _gate(converted, measured, (*filter(None, (batch_wrong,)), *second))
     golden = evidence.golden(converted, answered.inputs, answered.origin, copy)
     manifest = evidence.manifest(converted, parities, len(answered.origin))
     return ParityReport(converted=converted, golden=golden, manifest=manifest, **measured)
@@ -221,12 +221,11 @@ def _compared(name: str, answered: Answered, answers: Tensors, tolerance: Tolera
 
 def _labels_alone(original: Tensors, copy: Tensors, tolerance: Tolerance) -> int:
     """Return on how many rows a label differs while every number agrees (0 where there is only one of the two)."""
-    labels, numbers = [], []
+    labels: list[Array] = []
+    numbers: list[Array] = []
     for name in original.keys() & copy.keys():
-        if original[name].dtype.kind == "f":
-            numbers.append(tensors.excess(original[name], copy[name], rtol=tolerance.rtol, atol=tolerance.atol) > 0)
-        else:
-            labels.append(tensors.disagree(original[name], copy[name]))
+        found = numbers if original[name].dtype.kind == "f" else labels
+        found.append(tensors.differ(original[name], copy[name], rtol=tolerance.rtol, atol=tolerance.atol))
     if not labels or not numbers:
         return 0
     return int((np.any(labels, axis=0) & ~np.any(numbers, axis=0)).sum())
@@ -247,23 +246,23 @@ def _batched(
             whole = answers[name][picked]
             if whole.dtype.kind == "f":
                 worst = max(worst, float(tensors.errors(whole, array)[0].max()))
-                bad = tensors.excess(whole, array, rtol=tolerance.rtol, atol=tolerance.atol) > 0
-            else:
-                bad = tensors.disagree(whole, array)
+            bad = tensors.differ(whole, array, rtol=tolerance.rtol, atol=tolerance.atol)
             if bad.any() and not wrong:
                 row = int(picked[np.argmax(bad)])
                 wrong = f"{name} of row {row} is another one in a batch of {size} than in one of {count}"
     return (*sizes, count), worst, wrong
 
 
-def _gate(converted: ConvertedModel, measured: Mapping[str, Any], batch_wrong: str) -> None:
-    """Raise `Refused` where the copy differs, having written down everything that was measured."""
+def _gate(converted: ConvertedModel, measured: Mapping[str, Any], others: tuple[str, ...]) -> None:
+    """Raise `Refused` where the copy differs, having written down everything that was measured.
+
+    `others` are sentences about what is wrong beside the outputs that differ.
+    """
     failed = [parity for parity in measured["outputs"] if parity.disagreements]
-    if not failed and not batch_wrong:
+    if not failed and not others:
         (converted.folder / converted.format / evidence.REFUSED).unlink(missing_ok=True)
         return
-    sentences = [_sentence(parity, measured["tolerance"]) for parity in failed] + [batch_wrong] * bool(batch_wrong)
-    sentences += [said for said in measured["findings"] if " is wrong on " in said]
+    sentences = [*(_sentence(parity, measured["tolerance"]) for parity in failed), *others]
     evidence.refused(converted, measured, sentences)
     raise Refused(
         f"the {converted.format} copy of {converted.source.label} ({converted.estimator}) differs from the original: "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +80,13 @@ def from_nodes(
         false=child(children[1][splits]),
         leaves=np.zeros(int(leaf.sum())),
     )
+
+
+def with_leaves(parts: Sequence[Any], leaves: Sequence[int], name: str, empty: float) -> Any:
+    """Join one field of all trees over all their nodes: the splits of each, then `empty` for each of its leaves."""
+    fields = [getattr(part, name) for part in parts]
+    pairs = ((one, np.full(more, empty, one.dtype)) for one, more in zip(fields, leaves, strict=True))
+    return np.concatenate([array for pair in pairs for array in pair])
 
 
 def thresholds(trees: Sequence[Tree], features: int) -> list[list[float]]:

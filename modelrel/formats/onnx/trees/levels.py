@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from modelrel.formats.onnx.graph import Nodes
-from modelrel.formats.onnx.trees.arrays import Floats, Ints, Mode, Tree
+from modelrel.formats.onnx.trees.arrays import Floats, Ints, Mode, Tree, with_leaves
 
 
 def numbered(nodes: Nodes, x: str, trees: Sequence[Tree]) -> str:
@@ -20,13 +21,7 @@ def numbered(nodes: Nodes, x: str, trees: Sequence[Tree]) -> str:
     leaves = np.array([len(tree.leaves) for tree in trees])
     first = np.cumsum(splits + leaves) - splits - leaves
 
-    def joined(name: str, empty: Any) -> Any:
-        return np.concatenate([
-            part
-            for tree, more in zip(trees, leaves, strict=True)
-            for part in (getattr(tree, name), np.full(more, empty, getattr(tree, name).dtype))
-        ])  # fmt: skip
-
+    joined = partial(with_leaves, trees, leaves.tolist())
     own = [start + split + np.arange(more) for start, split, more in zip(first, splits, leaves, strict=True)]
 
     def children(name: str) -> Ints:

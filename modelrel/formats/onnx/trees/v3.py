@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from onnx import TensorProto, numpy_helper
 
 from modelrel.errors import Refused
 from modelrel.formats.onnx.graph import DOMAIN_ML, Nodes
-from modelrel.formats.onnx.trees.arrays import Floats, Ints, Mode, Tree, stump
+from modelrel.formats.onnx.trees.arrays import Floats, Ints, Mode, Tree, stump, with_leaves
 
 _MOST_LEAVES: Final = 2**24  # float32 numbers them exactly
 
@@ -41,14 +42,7 @@ def numbered(nodes: Nodes, x: str, trees: Sequence[Tree]) -> str:
     tree_ids = np.repeat(np.arange(len(trees)), splits + leaves).tolist()
     target_trees = np.repeat(np.arange(len(trees)), leaves).tolist()
 
-    def filled(name: str, empty: Any) -> Any:
-        """Join one field of all trees, leaves after the splits of each."""
-        parts = [
-            part
-            for one, more in zip(said, leaves, strict=True)
-            for part in (getattr(one, name), np.full(more, empty, getattr(one, name).dtype))
-        ]
-        return np.concatenate(parts)
+    filled = partial(with_leaves, said, leaves.tolist())
 
     names = np.array(["BRANCH_LEQ", "BRANCH_LT", "", "", "", "", "BRANCH_EQ", "LEAF"])
     attributes: dict[str, Any] = {
