@@ -34,14 +34,14 @@ def convert(native: object, order: Order, path: Path) -> Mapping[str, object]:
 
     Raises `Refused` for an estimator without an exact copy, and `Invalid` for an opset out of range.
     """
-    from modelrel.formats.onnx import graph, trees
+    from modelrel.formats.onnx import graph, tree_operators
 
     if order.opset and not OLDEST <= order.opset <= NEWEST:
         raise Invalid(
             f"opset {order.opset} cannot be written: the converters and onnxruntime take {OLDEST} to {NEWEST}",
             f"Choose --opset {NEWEST}, or leave it out.",
         )
-    with trees.written(order.operators), graph.filled_later() as kept:
+    with tree_operators.written(order.operators), graph.filled_later() as kept:
         core = _writer(order.flavor)(native, order)
         return _written(core, order, path, kept)
 
@@ -196,23 +196,15 @@ def metadata(source: SourceModel, tools: Mapping[str, str]) -> dict[str, str]:
 
 
 def _writer(flavor: str) -> Callable[[Any, Order], Core]:
-    """Import the writer of one flavor only: each brings its own libraries."""
+    """Import the writer of one flavor only: skl2onnx takes a while."""
     if flavor == "sklearn":
         from modelrel.formats.onnx import from_sklearn
 
         return from_sklearn.write
-    if flavor == "xgboost":
-        from modelrel.formats.onnx import from_xgboost
+    if flavor in FLAVORS:
+        from modelrel.formats.onnx import from_trees
 
-        return from_xgboost.write
-    if flavor == "lightgbm":
-        from modelrel.formats.onnx import from_lightgbm
-
-        return from_lightgbm.write
-    if flavor == "catboost":
-        from modelrel.formats.onnx import from_catboost
-
-        return from_catboost.write
+        return from_trees.write
     raise Refused(f"a {flavor} model cannot become ONNX", "Choose another format.")
 
 
