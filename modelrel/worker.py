@@ -9,6 +9,7 @@ travel in .npz files whose names the request gives. Everything printed goes to s
 | load | flavor, model_dir | how the model answers (`values.Answers`) |
 | convert | format, path, copy (a file, or ""), opset, operators, signature, metadata, arrays | the description |
 | predict | signature, arrays, repeat (timed runs) | outputs; `kept` rows, `raised` sentences, `seconds` |
+| interpret | signature, arrays | outputs of the model's trees as modelrel reads them; `known`: whether it has some |
 """
 
 from __future__ import annotations
@@ -123,6 +124,23 @@ class Loaded:
         tensors.save(tensors.stack([piece[1] for piece in pieces]), Path(request["reply"]))
         return {"kept": kept.tolist(), "raised": raised, "seconds": seconds}
 
+    def interpret(self, request: Mapping[str, Any]) -> dict[str, object]:
+        """Answer rows by the model's trees as modelrel reads them, in NumPy alone; not known for another model."""
+        assert self._answers is not None
+        # Here, for a process that only predicts runs on Pythons that the readers do not.
+        from modelrel import trees
+
+        rows = _given(request)
+        assert rows is not None
+        columns = [rows[spec.name] for spec in signature(request["signature"]).inputs]
+        ensemble = trees.read(self._native)
+        if ensemble is None:
+            return {"known": False}
+        label, numbers = trees.answers(ensemble, np.concatenate(columns, axis=1) if len(columns) > 1 else columns[0])
+        said = [numbers] if label is None else [label, numbers]
+        tensors.save(dict(zip(self._answers.outputs, said, strict=True)), Path(request["reply"]))
+        return {"known": True}
+
     def _pieces(
         self, rows: Tensors, index: Array, shape: Signature, raised: dict[str, int]
     ) -> list[tuple[Array, dict[str, Array]]]:
@@ -222,7 +240,7 @@ def main() -> None:
     requests, replies = _take_over()
     _confine(int(sys.argv[1]))
     model = Loaded()
-    actions = {"load": model.load, "convert": model.convert, "predict": model.predict}
+    actions = {"load": model.load, "convert": model.convert, "predict": model.predict, "interpret": model.interpret}
     for line in requests:
         request = json.loads(line)
         reply = _answer(actions[request["action"]], request)

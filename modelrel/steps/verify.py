@@ -7,6 +7,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any, Final
 
 import numpy as np
@@ -57,12 +58,12 @@ def verify(
         copy = FORMATS[converted.format].load(converted.path)
         maker, given, unused = _prepared(converted, options)
         answered, covered = _asked(worker, converted, maker, given, options)
-    note(f"asking the copy about {len(answered.origin):,} rows")
-    answers = copy(answered.inputs)
-    _alike(converted, answered.outputs, answers)
-    parities = _parities(answered, answers, options.tolerance)
+        note(f"asking the copy about {len(answered.origin):,} rows")
+        answers = copy(answered.inputs)
+        _alike(converted, answered.outputs, answers)
+        parities = _parities(answered, answers, options.tolerance)
+        second = _second(worker, converted, answered, answers, parities)
     batches, batch_error, batch_wrong = _batched(copy, answered, answers, options.tolerance)
-    second = _second(converted, answered, answers, parities)
     measured: dict[str, Any] = {
         "tolerance": options.tolerance,
         "rows": len(answered.origin),
@@ -100,15 +101,21 @@ def _parities(answered: Answered, answers: Tensors, tolerance: Tolerance) -> tup
 
 
 def _second(
-    converted: ConvertedModel, answered: Answered, answers: Tensors, parities: tuple[OutputParity, ...]
+    worker: Worker, converted: ConvertedModel, answered: Answered, answers: Tensors, parities: tuple[OutputParity, ...]
 ) -> tuple[str, ...]:
-    """Return who is wrong about each output that differs, where an independent runtime can tell."""
+    """Return who is wrong about each output that differs, where an independent runtime or our reading can tell."""
     failed = [parity.name for parity in parities if parity.disagreements]
-    reference = FORMATS[converted.format].reference(converted.path) if failed else None
-    if reference is None:
+    if not failed:
         return ()
+    signature = converted.source.signature
+    assert signature is not None
+
+    def read(rows: Tensors) -> dict[str, Array]:
+        return dict(worker.call("interpret", rows, signature=asdict(signature)).arrays)
+
+    others = FORMATS[converted.format].reference(converted.path), read
     both = (answered.outputs, answers)
-    said = (opinion.blamed(name, answered.inputs, both, reference) for name in failed)
+    said = (opinion.blamed(name, answered.inputs, both, others) for name in failed)
     return tuple(sentence for sentence in said if sentence)
 
 

@@ -70,22 +70,6 @@ class Forest:
         """How many leaves each tree has: (T,)."""
         return (self.sizes + 1) // 2
 
-    def cut(self, trees: int) -> Forest:
-        """Return the first `trees` trees."""
-        if trees >= len(self.roots):
-            return self
-        nodes = int(self.roots[trees])
-        leaves = int((nodes + trees) // 2)
-        sets = int((self.mode[:nodes] == Mode.MEMBER).sum())
-        fields = {name: getattr(self, name)[:nodes] for name in ("feature", "threshold", "mode", "missing", "child")}
-        linear = None
-        if self.linear is not None:
-            parts = (getattr(self.linear, name)[:leaves] for name in ("constant", "feature", "coefficient"))
-            linear = Linear(**dict(zip(("constant", "feature", "coefficient"), parts, strict=True)))
-        return Forest(
-            roots=self.roots[:trees], leaves=self.leaves[:leaves], members=self.members[:sets], linear=linear, **fields
-        )
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nodes:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from modelrel import __version__, extras
+from modelrel import __version__, extras, trees
 from modelrel.errors import Invalid, Refused, Unavailable
 from modelrel.formats.onnx import known_bad
 from modelrel.formats.onnx.opsets import NEWEST, OLDEST
@@ -63,12 +63,15 @@ def adopt(native: object, order: Order, given: Path, path: Path) -> Mapping[str,
 
 def _hints(native: object, order: Order) -> Mapping[str, object]:
     """Return what the original tells about its inputs, even where we have no copy of it ourselves."""
-    try:
-        return _writer(order.flavor)(native, order).hints
-    except Exception:  # noqa: BLE001 - converters raise anything
-        from modelrel.formats.onnx import hints
+    from modelrel.formats.onnx import from_trees, hints
 
-        return hints.found(native, order.signature) if order.flavor == "sklearn" else {}
+    if order.flavor == "sklearn":
+        return hints.found(native, order.signature)
+    try:
+        ensemble = trees.read(native)
+    except Refused:
+        return {}
+    return {"features": from_trees.hints(ensemble)} if ensemble is not None else {}
 
 
 def _written(core: Core, order: Order, path: Path, kept: Mapping[str, Mapping[str, Any]]) -> Mapping[str, object]:
