@@ -159,7 +159,7 @@ def _raw(nodes: Nodes, x: str, ensemble: Ensemble) -> str:
     total = ""
     if ensemble.forest is not None:
         if ensemble.targets is None:
-            total = tree_operators.vectors(nodes, x, ensemble.forest)
+            total = tree_operators.vectors(nodes, x, ensemble.forest, single=ensemble.entry.single)
         else:
             total = tree_operators.summed(nodes, x, ensemble.forest, ensemble.targets, len(ensemble.base))
         if ensemble.divisor != 1:

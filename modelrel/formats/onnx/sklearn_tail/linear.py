@@ -192,7 +192,8 @@ def _leaves(part: Part) -> str:
         for start, single, own in zip(first, native.estimators_, known, strict=True)
     ]
     owner = np.repeat(np.arange(len(known)), [len(own) for own in known])
-    reached = nodes.add("Gather", tree_operators.leaves(nodes, x, forest), nodes.constant(owner, np.int64), axis=1)
+    leaf = tree_operators.leaves(nodes, x, forest, single=True)
+    reached = nodes.add("Gather", leaf, nodes.constant(owner, np.int64), axis=1)
     same = nodes.add("Equal", reached, nodes.constant(np.concatenate(numbers).reshape(1, -1), np.int64))
     return nodes.cast(same, TensorProto.DOUBLE)
 

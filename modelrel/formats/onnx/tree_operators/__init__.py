@@ -6,7 +6,8 @@
 | v3 | ai.onnx.ml 3 TreeEnsembleRegressor, which gives numbers of leaves; the sums are in float64 | older runtimes |
 | core | operators of ai.onnx alone: all trees go down one level at a time | runtimes without ai.onnx.ml |
 
-Every one compares in float64, so that each row takes the same leaf in each tree as in the original.
+Every one compares in float64, or in float32 where the original reads float32 and only leaves are looked up, so that
+each row takes the same leaf in each tree as in the original; all sums are in float64.
 """
 
 from __future__ import annotations
@@ -25,11 +26,7 @@ from modelrel.values import Operators
 
 __all__ = ["leaves", "summed", "vectors", "written"]
 
-_NUMBERED: Final[dict[Operators, Callable[[Nodes, str, Forest], str]]] = {
-    "v5": v5.numbered,
-    "v3": v3.numbered,
-    "core": levels.numbered,
-}
+_NUMBERED: Final[dict[Operators, Callable[[Nodes, str, Forest], str]]] = {"v3": v3.numbered, "core": levels.numbered}
 
 # The converters that skl2onnx calls back take nothing of ours with them.
 _OPERATORS: ContextVar[Operators] = ContextVar("operators", default="v5")
@@ -45,8 +42,13 @@ def written(operators: Operators) -> Iterator[None]:
         _OPERATORS.reset(token)
 
 
-def leaves(nodes: Nodes, x: str, forest: Forest) -> str:
-    """Return the leaf that each row ends in in each tree, numbered over all trees: int64, (N, T)."""
+def leaves(nodes: Nodes, x: str, forest: Forest, *, single: bool) -> str:
+    """Return the leaf that each row ends in in each tree, numbered over all trees: int64, (N, T).
+
+    `single`: the numbers of the float64 tensor `x` (N, features) are all numbers of float32.
+    """
+    if _OPERATORS.get() == "v5":
+        return v5.numbered(nodes, x, forest, single=single)
     return _NUMBERED[_OPERATORS.get()](nodes, x, forest)
 
 
@@ -57,7 +59,7 @@ def summed(nodes: Nodes, x: str, forest: Forest, targets: Ints, count: int) -> s
     """
     if _OPERATORS.get() == "v5" and forest.linear is None:
         return v5.summed(nodes, x, forest, targets, count)
-    leaf = leaves(nodes, x, forest)
+    leaf = leaves(nodes, x, forest, single=False)
     values = nodes.add("Gather", nodes.constant(forest.leaves[:, 0]), leaf, axis=0)
     if forest.linear is not None:
         values = _linear(nodes, x, forest, (leaf, values))
@@ -73,12 +75,12 @@ def summed(nodes: Nodes, x: str, forest: Forest, targets: Ints, count: int) -> s
     return nodes.add("Concat", *(one(column) for column in range(count)), axis=1)
 
 
-def vectors(nodes: Nodes, x: str, forest: Forest) -> str:
+def vectors(nodes: Nodes, x: str, forest: Forest, *, single: bool) -> str:
     """Add trees whose leaves are vectors, in their order, and return the name of the sums: float64, (N, width).
 
     The operators know one number per leaf, so each tree gives the number of the leaf, and a table the vector.
     """
-    found = nodes.add("Gather", nodes.constant(forest.leaves), leaves(nodes, x, forest), axis=0)
+    found = nodes.add("Gather", nodes.constant(forest.leaves), leaves(nodes, x, forest, single=single), axis=0)
     return nodes.add("ReduceSum", found, nodes.constant([1], np.int64), keepdims=0)
 
 

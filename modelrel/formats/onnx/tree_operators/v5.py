@@ -11,13 +11,30 @@ from modelrel.formats.onnx.graph import DOMAIN_ML, Nodes
 from modelrel.trees import Floats, Forest, Ints, Mode
 
 _SUM: Final = 1  # aggregate_function
+_EXACT_INTEGERS: Final = 2**24  # float32 holds every whole number below
 
 
-def numbered(nodes: Nodes, x: str, forest: Forest) -> str:
-    """Return the leaf that each row of `x` (N, features) ends in, numbered over all trees: int64, (N, T)."""
+def numbered(nodes: Nodes, x: str, forest: Forest, *, single: bool = False) -> str:
+    """Return the leaf that each row of `x` (N, features) ends in, numbered over all trees: int64, (N, T).
+
+    `single`: every number in `x` is one of float32, so that the operator may be one of float32, which is smaller and
+    faster, and takes the same leaves.
+    """
     trees = len(forest.roots)
-    number = np.arange(len(forest.leaves), dtype=np.float64)
+    single = single and len(forest.leaves) < _EXACT_INTEGERS
+    if single:
+        x = nodes.cast(x, TensorProto.FLOAT)
+    number = np.arange(len(forest.leaves), dtype=np.float32 if single else np.float64)
     return nodes.cast(_ensemble(nodes, x, forest, number, (np.arange(trees), trees)), TensorProto.INT64)
+
+
+def _single(threshold: Floats, mode: Any) -> Any:
+    """Return thresholds in float32 that split the numbers of float32 as these do."""
+    with np.errstate(over="ignore"):
+        near = threshold.astype(np.float32)
+        down, up = (np.nextafter(near, np.float32(way)) for way in (-np.inf, np.inf))
+    at_most = np.where(near > threshold, down, near)
+    return np.where(mode == Mode.LT, np.where(near < threshold, up, near), at_most)
 
 
 def summed(nodes: Nodes, x: str, forest: Forest, targets: Ints, count: int) -> str:
@@ -28,8 +45,8 @@ def summed(nodes: Nodes, x: str, forest: Forest, targets: Ints, count: int) -> s
     return _ensemble(nodes, x, forest, forest.leaves[:, 0], (targets, count))
 
 
-def _ensemble(nodes: Nodes, x: str, forest: Forest, weights: Floats, said: tuple[Ints, int]) -> str:
-    """Write the operator; leaf k adds `weights[k]` to the column of its tree."""
+def _ensemble(nodes: Nodes, x: str, forest: Forest, weights: Any, said: tuple[Ints, int]) -> str:
+    """Write the operator in the dtype of `weights`; leaf k adds `weights[k]` to the column of its tree."""
     targets, count = said
     leaf = forest.mode == Mode.LEAF
     number = np.where(leaf, forest.child, np.cumsum(~leaf) - 1)
@@ -49,6 +66,8 @@ def _ensemble(nodes: Nodes, x: str, forest: Forest, weights: Floats, said: tuple
         )
         numbers = [np.concatenate([side, number[forest.roots[stumps]]]) for side in numbers]
         ends = [np.concatenate([side, more == 0]) for side in ends]
+    if weights.dtype == np.float32:
+        threshold = _single(threshold, mode)
     attributes: dict[str, Any] = {
         "aggregate_function": _SUM,
         "leaf_weights": numpy_helper.from_array(weights, "leaf_weights"),
@@ -59,7 +78,8 @@ def _ensemble(nodes: Nodes, x: str, forest: Forest, weights: Floats, said: tuple
     }
     if forest.members:
         sets = [np.append(members, np.nan) for members in forest.members]
-        attributes["membership_values"] = numpy_helper.from_array(np.concatenate(sets), "membership_values")
+        every = np.concatenate(sets).astype(weights.dtype)
+        attributes["membership_values"] = numpy_helper.from_array(every, "membership_values")
     arrays = {
         "leaf_targetids": np.repeat(targets, forest.leaf_sizes),
         "nodes_falseleafs": ends[1],
