@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
-from modelrel.formats import onnx
+from modelrel.formats import onnx, tflite
 from modelrel.formats.faults import Fault
 from modelrel.formats.order import Order
 from modelrel.tensors import Predict
@@ -78,4 +78,4 @@ class Format(Protocol):
         ...
 
 
-FORMATS: Final[dict[str, Format]] = {"onnx": onnx}
+FORMATS: Final[dict[str, Format]] = {"onnx": onnx, "tflite": tflite}

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 import numpy as np
 
-from modelrel.trees.forest import Bools, Floats, Forest, Ints
+from modelrel.trees.forest import Bools, Floats, Forest, Ints, thresholds
 from modelrel.values import Scalar
 
 LinkName = Literal[
@@ -83,3 +83,15 @@ class Ensemble:
     answers_single: bool = False
     choice: Choice | None = None
     known: Mapping[int, Mapping[str, object]] = field(default_factory=dict)
+
+
+def hints(ensemble: Ensemble) -> list[dict[str, object]]:
+    """Return what an ensemble tells about each feature: thresholds, categories, and the range seen in training."""
+    if ensemble.forest is None:
+        return []
+    found: list[dict[str, object]] = [
+        {"thresholds": values} for values in thresholds(ensemble.forest, ensemble.features)
+    ]
+    for feature, known in ensemble.known.items():
+        found[feature] |= known
+    return found

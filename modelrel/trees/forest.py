@@ -70,6 +70,15 @@ class Forest:
         """How many leaves each tree has: (T,)."""
         return (self.sizes + 1) // 2
 
+    @property
+    def depth(self) -> int:
+        """How many splits the longest way has."""
+        here, found = self.roots, 0
+        while len(here := self.child[here[self.mode[here] != Mode.LEAF]]):
+            here = np.concatenate([here, here + 1])
+            found += 1
+        return found
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nodes:
@@ -134,6 +143,14 @@ def _ordered(members: Sequence[Floats], at: Ints, mode: Any) -> tuple[Floats, ..
         return ()
     order = np.argsort(at[mode == Mode.MEMBER])
     return tuple(members[number] for number in order.tolist())
+
+
+def at_most(threshold: Floats, mode: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return float32 thresholds t for which `x <= t` is what splits of mode LEQ or LT ask of a float32 number x."""
+    with np.errstate(over="ignore"):
+        near = threshold.astype(np.float32)
+        below = np.nextafter(near, np.float32(-np.inf))
+    return np.where(np.where(mode == Mode.LT, near >= threshold, near > threshold), below, near)
 
 
 def renamed(forest: Forest, features: Ints) -> Forest:

@@ -63,7 +63,7 @@ def adopt(native: object, order: Order, given: Path, path: Path) -> Mapping[str,
 
 def _hints(native: object, order: Order) -> Mapping[str, object]:
     """Return what the original tells about its inputs, even where we have no copy of it ourselves."""
-    from modelrel.formats.onnx import from_trees, hints
+    from modelrel.formats.onnx import hints
 
     if order.flavor == "sklearn":
         return hints.found(native, order.signature)
@@ -71,7 +71,7 @@ def _hints(native: object, order: Order) -> Mapping[str, object]:
         ensemble = trees.read(native)
     except Refused:
         return {}
-    return {"features": from_trees.hints(ensemble)} if ensemble is not None else {}
+    return {"features": trees.hints(ensemble)} if ensemble is not None else {}
 
 
 def _written(core: Core, order: Order, path: Path, kept: Mapping[str, Mapping[str, Any]]) -> Mapping[str, object]:

@@ -37,7 +37,7 @@ def write(native: Any, order: Order) -> Core:
     if order.flavor == "lightgbm" and order.signature.kind == "tensor" and not spec.datatype.startswith("FP"):
         # It copies an array of whole numbers into float32, unlike a data frame.
         ensemble = replace(ensemble, entry=replace(ensemble.entry, single=True))
-    return core(ensemble, order, {"features": hints(ensemble)})
+    return core(ensemble, order, {"features": trees.hints(ensemble)})
 
 
 def core(ensemble: Ensemble, order: Order, said: dict[str, Any]) -> Core:
@@ -119,18 +119,6 @@ def with_codes(nodes: Nodes, given: Sequence[tuple[str, int, bool]], entry: Entr
                 one = nodes.cast(one, _DOUBLE)
             columns.append(one if listed is None else _place(nodes, one, listed))
     return nodes.add("Concat", *columns, axis=1) if len(columns) > 1 else columns[0]
-
-
-def hints(ensemble: Ensemble) -> list[dict[str, object]]:
-    """Return what an ensemble tells about each feature: thresholds, categories, and the range seen in training."""
-    if ensemble.forest is None:
-        return []
-    found: list[dict[str, object]] = [
-        {"thresholds": values} for values in trees.thresholds(ensemble.forest, ensemble.features)
-    ]
-    for feature, known in ensemble.known.items():
-        found[feature] |= known
-    return found
 
 
 def _is_text(listed: Sequence[Scalar | None]) -> bool:

@@ -21,7 +21,7 @@ def numbered(nodes: Nodes, x: str, forest: Forest) -> str:
     shape = nodes.add("Concat", count, nodes.constant([len(forest.roots)], np.int64), axis=0)
     at = nodes.add("Expand", nodes.constant(forest.roots.reshape(1, -1), np.int64), shape)
     side = nodes.constant(second)
-    for _ in range(_depth(forest, leaf)):
+    for _ in range(forest.depth):
         # Siblings are adjacent: the first child stands one place before the second.
         at = nodes.add("Sub", nodes.add("Gather", side, at, axis=0), nodes.cast(ask.holds(at), 7))
     return nodes.add("Gather", nodes.constant(np.where(leaf, forest.child, 0)), at, axis=0)
@@ -82,14 +82,3 @@ def _table(forest: Forest) -> tuple[Ints, Any]:
     number = np.full(len(forest.mode), -1, np.int64)
     number[forest.mode == Mode.MEMBER] = np.arange(len(forest.members))
     return number, table
-
-
-def _depth(forest: Forest, leaf: Any) -> int:
-    """Return how many splits the longest way has."""
-    here, depth = forest.roots, 0
-    while True:
-        here = forest.child[here[~leaf[here]]]
-        if not len(here):
-            return depth
-        here = np.concatenate([here, here + 1])
-        depth += 1

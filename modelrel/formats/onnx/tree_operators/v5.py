@@ -7,8 +7,9 @@ from typing import Any, Final
 import numpy as np
 from onnx import TensorProto, numpy_helper
 
+from modelrel import trees
 from modelrel.formats.onnx.graph import DOMAIN_ML, Nodes
-from modelrel.trees import Floats, Forest, Ints, Mode
+from modelrel.trees import Forest, Ints, Mode
 
 _SUM: Final = 1  # aggregate_function
 _EXACT_INTEGERS: Final = 2**24  # float32 holds every whole number below
@@ -20,21 +21,12 @@ def numbered(nodes: Nodes, x: str, forest: Forest, *, single: bool = False) -> s
     `single`: every number in `x` is one of float32, so that the operator may be one of float32, which is smaller and
     faster, and takes the same leaves.
     """
-    trees = len(forest.roots)
+    count = len(forest.roots)
     single = single and len(forest.leaves) < _EXACT_INTEGERS
     if single:
         x = nodes.cast(x, TensorProto.FLOAT)
     number = np.arange(len(forest.leaves), dtype=np.float32 if single else np.float64)
-    return nodes.cast(_ensemble(nodes, x, forest, number, (np.arange(trees), trees)), TensorProto.INT64)
-
-
-def _single(threshold: Floats, mode: Any) -> Any:
-    """Return thresholds in float32 that split the numbers of float32 as these do."""
-    with np.errstate(over="ignore"):
-        near = threshold.astype(np.float32)
-        down, up = (np.nextafter(near, np.float32(way)) for way in (-np.inf, np.inf))
-    at_most = np.where(near > threshold, down, near)
-    return np.where(mode == Mode.LT, np.where(near < threshold, up, near), at_most)
+    return nodes.cast(_ensemble(nodes, x, forest, number, (np.arange(count), count)), TensorProto.INT64)
 
 
 def summed(nodes: Nodes, x: str, forest: Forest, targets: Ints, count: int) -> str:
@@ -52,7 +44,8 @@ def _ensemble(nodes: Nodes, x: str, forest: Forest, weights: Any, said: tuple[In
     number = np.where(leaf, forest.child, np.cumsum(~leaf) - 1)
     splits = np.flatnonzero(~leaf)
     first = forest.child[splits]
-    feature, threshold, mode = forest.feature[splits], forest.threshold[splits], forest.mode[splits]
+    feature, mode = forest.feature[splits], forest.mode[splits]
+    threshold: Any = forest.threshold[splits]
     missing, sides = forest.missing[splits], [first, first + 1]
     numbers, ends = [number[side] for side in sides], [leaf[side] for side in sides]
     roots = number[forest.roots]
@@ -67,7 +60,8 @@ def _ensemble(nodes: Nodes, x: str, forest: Forest, weights: Any, said: tuple[In
         numbers = [np.concatenate([side, number[forest.roots[stumps]]]) for side in numbers]
         ends = [np.concatenate([side, more == 0]) for side in ends]
     if weights.dtype == np.float32:
-        threshold = _single(threshold, mode)
+        threshold = trees.at_most(threshold, mode)
+        mode = np.where(mode == Mode.LT, np.uint8(Mode.LEQ), mode)
     attributes: dict[str, Any] = {
         "aggregate_function": _SUM,
         "leaf_weights": numpy_helper.from_array(weights, "leaf_weights"),
