@@ -30,21 +30,25 @@ def convert(
     format: str,  # noqa: A002 - the word of this trade
     options: ConvertOptions,
     note: Callable[[str], None] = lambda _: None,
+    begun: Callable[[SourceModel], object] = lambda _: None,
 ) -> ConvertedModel:
     """Write `<release>/<format>/model.*` and its `hints.json`, and return what was written.
 
-    Equal inputs give equal bytes. Raises `Refused` where the model has no exact copy, breaks the limits or has
-    no signature, `Invalid` for a damaged model file, `Unavailable` for a missing library.
+    Equal inputs give equal bytes. `begun` is called when the model is loading. Raises `Refused` where the model has
+    no exact copy, breaks the limits or has no signature, `Invalid` for a damaged model file, `Unavailable` for a
+    missing library.
     """
     room = possible(source, format)
     assert source.signature is not None
-    example = _example(source, note) or Maker(source.signature, None, {}, 0).usual(1)[0].rows
     own = environment(source, format, options.env)
     python = str(originals.ready(own, note)) if own else ""
     used = originals.installed(own, room.TOOLS) if own else tools(format)
     limits = Limits(seconds=options.seconds, memory_bytes=options.memory_bytes)
     note(f"loading {source.label} ({source.flavor}) in a worker process")
     with tempfile.TemporaryDirectory(prefix="modelrel-convert-") as work, Worker(source, limits, python) as worker:
+        worker.start()  # it loads while the rows are read
+        begun(source)
+        example = _example(source, note) or Maker(source.signature, None, {}, 0).usual(1)[0].rows
         path = Path(work) / f"model{room.SUFFIX}"
         given, handed_in = _taken(options, Path(work) / f"given{room.SUFFIX}")
         reply = worker.call(
@@ -63,7 +67,8 @@ def convert(
             raise Refused("the worker wrote no model", "The model writes to the worker's own channel.")
         note(f"checking model{room.SUFFIX} ({path.stat().st_size:,} bytes)")
         room.check(path)
-        room.load(path)
+        if handed_in:
+            room.load(path)  # it would stand as the user's own; one of ours is loaded by `verify`, once
         content = path.read_bytes()
     target, hints = (source.folder / format / name for name in (f"model{room.SUFFIX}", "hints.json"))
     archive.write(target, content)
