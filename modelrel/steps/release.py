@@ -14,15 +14,18 @@ from typing import Final, Literal
 
 from modelrel import __version__, archive, originals, records
 from modelrel.environments import Worker
-from modelrel.errors import Refused
+from modelrel.errors import ModelrelError, Refused
+from modelrel.formats import FORMATS
 from modelrel.registry import Registry
 from modelrel.registry.reference import Reference
 from modelrel.steps import convert as convert_step
+from modelrel.steps import inspect as inspect_step
 from modelrel.steps import package as package_step
 from modelrel.steps import promote as promote_step
 from modelrel.steps import pull as pull_step
 from modelrel.steps import smoke as smoke_step
 from modelrel.steps import verify as verify_step
+from modelrel.steps.inspect import Verdict
 from modelrel.steps.stages import Listener, Outcome, Stage, StageResult, Value, describe, weigh
 from modelrel.values import (
     ConvertedModel,
@@ -102,6 +105,28 @@ class Release:
             {"folder": self.folder},
         )
         return self._step(stage, lambda: pull_step.pull(self.located, self.registry, self.folder, self.listener.note))
+
+    def possible(self, *, quick: bool) -> dict[str, Verdict]:
+        """Return format -> whether the model can become it: by former records, or by trying, unless it is `quick`."""
+        return {form: self._possible(self.source(), form, quick=quick) for form in FORMATS}
+
+    def _possible(self, source: SourceModel, form: str, *, quick: bool) -> Verdict:
+        known, options = inspect_step.by_flavor(source, form), self.options.convert
+        if known.can == "no":
+            return known
+        if found := inspect_step.by_record(source, form):
+            return found
+        if quick or not convert_step.at_hand(source, form, options.env):
+            return known if quick else inspect_step.not_at_hand(source)
+        start = self._begin(f"try {form}")
+        try:
+            estimator = convert_step.tried(source, form, options, self.listener.note)
+        except ModelrelError as stop:
+            verdict = inspect_step.by_refusal(stop, round(time.perf_counter() - start, 3))
+        else:
+            verdict = inspect_step.by_trial(estimator, round(time.perf_counter() - start, 3))
+        self._end(f"try {form}", "done", verdict.can, start)
+        return verdict
 
     def converted(self, begun: Callable[[SourceModel], object] = lambda _: None) -> ConvertedModel:
         """Convert (the copy is not proven yet: ask for `parity`); `begun`: see `convert`."""
