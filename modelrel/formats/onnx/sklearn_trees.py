@@ -195,12 +195,16 @@ def _boosted_classes(nodes: Nodes, x: str, native: Any) -> tuple[str, str]:
 def _isolation(nodes: Nodes, x: str, native: Any) -> tuple[str, ...]:
     """Write IsolationForest: 2 ** -(mean depth / expected depth), the offset taken off (Liu et al., 2008)."""
     weighed = []
-    for number, (single, tree) in enumerate(zip(native.estimators_, forest(native), strict=True)):
+    for single, tree in zip(native.estimators_, forest(native), strict=True):
         leaf = single.tree_.children_left < 0
-        depths = native._decision_path_lengths[number] + native._average_path_length_per_tree[number] - 1.0  # noqa: SLF001
-        weighed.append(replace(tree, leaves=depths[leaf]))
+        # counted here: scikit-learn keeps these numbers since 1.3 only, and under names of its own
+        rest = [_expected_depth(int(samples)) for samples in single.tree_.n_node_samples[leaf]]
+        weighed.append(replace(tree, leaves=_depths(single.tree_)[leaf] + np.array(rest)))
     total = trees.summed(nodes, x, weighed, np.zeros(len(weighed), np.int64), 1)
-    expected = _expected_depth(native._max_samples) * len(weighed)  # noqa: SLF001 - there is no public one
+    samples = getattr(native, "_max_samples", None) or native.max_samples_  # before scikit-learn 1.3, public
+    if samples <= 1:
+        raise Refused("IsolationForest was trained on one sample", "Train it on more.")
+    expected = _expected_depth(int(samples)) * len(weighed)
     share = nodes.add("Neg", nodes.add("Div", total, nodes.constant(expected)))
     score = nodes.add("Pow", nodes.constant(2.0), share)
     decision = nodes.add("Sub", nodes.add("Neg", score), nodes.constant(float(native.offset_)))
@@ -209,11 +213,22 @@ def _isolation(nodes: Nodes, x: str, native: Any) -> tuple[str, ...]:
     return label, decision
 
 
+def _depths(tree: Any) -> Any:
+    """Return how many splits stand above each node of a scikit-learn tree, (nodes,) float64."""
+    depths = np.zeros(tree.node_count)
+    level = np.array([0])
+    while len(level):
+        inner = level[tree.children_left[level] >= 0]
+        level = np.concatenate([tree.children_left[inner], tree.children_right[inner]])
+        depths[level] = np.tile(depths[inner] + 1.0, 2)
+    return depths
+
+
 def _expected_depth(samples: int) -> float:
     """Return the mean depth of an unsuccessful search among `samples` (`sklearn.ensemble._iforest`)."""
-    if samples <= 1:
-        raise Refused("IsolationForest was trained on one sample", "Train it on more.")
-    return 1.0 if samples == 2 else 2.0 * (np.log(samples - 1.0) + np.euler_gamma) - 2.0 * (samples - 1.0) / samples
+    if samples <= 2:
+        return float(max(samples - 1, 0))
+    return float(2.0 * (np.log(samples - 1.0) + np.euler_gamma) - 2.0 * (samples - 1.0) / samples)
 
 
 _WRITERS: Final = {
