@@ -25,7 +25,7 @@ _ORDER: Final = ("example", "permuted", "jittered", "data", "ranged")
 """Where golden rows come from, the most typical first."""
 
 _SHOWN: Final = 300
-_LONG_S: Final = 0.5
+_LONG_S: Final = 0.2
 
 
 def golden(converted: ConvertedModel, inputs: Tensors, origin: Sequence[str], copy: Predict) -> File:

@@ -47,10 +47,9 @@ def verify(
 ) -> ParityReport:
     """Compare the copy with the original on real and generated rows, and return the proof.
 
-    `ahead` is a worker that has the original already, and has done nothing with it.
-    Writes `golden.json` and `modelrel.json` beside the copy. Raises `Refused` where they differ, after writing
-    what was measured to `ParityReport.refused.json`, or where the copy is not the recorded one; `Invalid` where
-    `options.data` does not fit the signature.
+    `ahead` is a worker that has the original, and did nothing with it. Writes `golden.json` and `modelrel.json` beside
+    the copy. Raises `Refused` where they differ, after writing what was measured to `ParityReport.refused.json`, or
+    where the copy is not the recorded one; `Invalid` where `options.data` does not fit the signature.
     """
     source = converted.source
     records.intact(converted)
