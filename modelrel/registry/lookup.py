@@ -222,7 +222,7 @@ class SqliteLookup:
     def run(self, run_id: str) -> RunInfo:
         """Return what a run logged; an empty one where the run is gone."""
         query = (
-            "select experiments.name from runs join experiments using (experiment_id) where runs.run_uuid = ?",
+            "select experiments.name from runs left join experiments using (experiment_id) where runs.run_uuid = ?",
             "select key, case when is_nan then null else value end from latest_metrics where run_uuid = ?",
             "select key, value from params where run_uuid = ?",
             "select key, coalesce(value, '') from tags where run_uuid = ?",
