@@ -38,6 +38,7 @@ NUMPY: Final[dict[str, np.dtype[Any]]] = {
 }
 """Open Inference datatype -> NumPy dtype."""
 
+_SORTED_BY: Final = 16
 _NAMES: Final = {dtype: name for name, dtype in NUMPY.items()}
 
 
@@ -57,6 +58,13 @@ def rows(tensors: Tensors) -> int:
 def take(tensors: Tensors, index: Any) -> dict[str, Array]:
     """Return the rows that `index` selects (a slice or an index array)."""
     return {name: array[index] for name, array in tensors.items()}
+
+
+def neighbours(tensors: Tensors) -> Array:
+    """Return the order, (N,) int64, in which rows that are alike in the first numeric columns stand side by side."""
+    flat = [array.reshape(len(array), -1) for array in tensors.values() if array.dtype.kind in "biuf"]
+    keys = [column for array in flat for column in array[:, :_SORTED_BY].T][:_SORTED_BY]
+    return np.asarray(np.lexsort(keys[::-1]) if keys else np.arange(rows(tensors)), np.int64)
 
 
 def stack(parts: list[Tensors]) -> dict[str, Array]:

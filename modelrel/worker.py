@@ -144,7 +144,7 @@ class Loaded:
     def _pieces(
         self, rows: Tensors, index: Array, shape: Signature, raised: dict[str, int]
     ) -> list[tuple[Array, dict[str, Array]]]:
-        """Answer the rows of `index`, halving where the model raises, down to the single rows that make it."""
+        """Answer the rows of `index`, parting them where the model raises, down to the single rows that make it."""
         assert self._flavor is not None
         try:
             return [(index, self._flavor.predict(self._native, tensors.take(rows, index), shape))]
@@ -156,9 +156,8 @@ class Loaded:
                 key = sentence if sentence in raised or len(raised) < _MAX_SENTENCES else "other errors"
                 raised[key] = raised.get(key, 0) + 1
                 return []
-        middle = len(index) // 2
-        first = self._pieces(rows, index[:middle], shape, raised)
-        return first + self._pieces(rows, index[middle:], shape, raised)
+        first, second = _parted(rows, index)
+        return self._pieces(rows, first, shape, raised) + self._pieces(rows, second, shape, raised)
 
     def _time(self, rows: Tensors, shape: Signature, repeat: int) -> float:
         """Return the wall seconds of the quickest of `repeat` runs over `rows` (0: not timed)."""
@@ -179,6 +178,22 @@ def signature(plain: Mapping[str, Any]) -> Signature:
         for side in ("inputs", "outputs")
     )
     return Signature(kind=plain["kind"], inputs=inputs, outputs=outputs)
+
+
+def _parted(rows: Tensors, index: Array) -> tuple[Array, Array]:
+    """Return two parts of `index`: infinities apart from the rest, else gaps, else halves.
+
+    What a model raises on is mostly one of these, and a call for every good row between two bad ones takes long.
+    """
+    floats = [array[index].reshape(len(index), -1) for array in rows.values() if array.dtype.kind == "f"]
+    for odd in (np.isinf, np.isnan):
+        marked = np.zeros(len(index), np.bool_)
+        for array in floats:
+            marked |= odd(array).any(axis=1)
+        if marked.any() and not marked.all():
+            return index[~marked], index[marked]
+    middle = len(index) // 2
+    return index[:middle], index[middle:]
 
 
 def _given(request: Mapping[str, Any]) -> Tensors | None:

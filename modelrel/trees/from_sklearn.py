@@ -151,10 +151,11 @@ def _isolation(native: Any) -> Ensemble:
     """Return IsolationForest: 2 ** -(mean depth / expected depth), the offset taken off (Liu et al., 2008)."""
     singles = _singles(native)
     depths = []
-    for number, single in enumerate(singles):
+    for single in singles:
         leaf = single.tree_.children_left < 0
-        paths = native._decision_path_lengths[number] + native._average_path_length_per_tree[number]  # noqa: SLF001
-        depths.append((paths - 1.0)[leaf])
+        # counted here: scikit-learn keeps these numbers since 1.3 only, and under names of its own
+        rest = [_expected_depth(int(samples)) for samples in single.tree_.n_node_samples[leaf]]
+        depths.append(_depths(single.tree_)[leaf] + np.array(rest))
     found = _forest(singles, np.concatenate(depths))
     columns = getattr(native, "estimators_features_", None)
     if columns is not None and native.max_features != 1.0:
@@ -162,7 +163,10 @@ def _isolation(native: Any) -> Ensemble:
             renamed(_forest([single], own_depths), np.asarray(own, np.int64))
             for single, own_depths, own in zip(singles, depths, columns, strict=True)
         ])  # fmt: skip
-    expected = _expected_depth(native._max_samples) * len(singles)  # noqa: SLF001 - there is no public one
+    samples = getattr(native, "_max_samples", None) or native.max_samples_  # before scikit-learn 1.3, public
+    if samples <= 1:
+        raise Refused("IsolationForest was trained on one sample", "Train it on more.")
+    expected = _expected_depth(int(samples)) * len(singles)
     return Ensemble(
         features=native.n_features_in_,
         forest=found,
@@ -178,9 +182,20 @@ def _isolation(native: Any) -> Ensemble:
 
 def _expected_depth(samples: int) -> float:
     """Return the mean depth of an unsuccessful search among `samples` (`sklearn.ensemble._iforest`)."""
-    if samples <= 1:
-        raise Refused("IsolationForest was trained on one sample", "Train it on more.")
-    return 1.0 if samples == 2 else 2.0 * (np.log(samples - 1.0) + np.euler_gamma) - 2.0 * (samples - 1.0) / samples
+    if samples <= 2:
+        return float(max(samples - 1, 0))
+    return float(2.0 * (np.log(samples - 1.0) + np.euler_gamma) - 2.0 * (samples - 1.0) / samples)
+
+
+def _depths(tree: Any) -> Any:
+    """Return how many splits stand above each node of a scikit-learn tree, (nodes,) float64."""
+    depths = np.zeros(tree.node_count)
+    level = np.array([0])
+    while len(level):
+        inner = level[tree.children_left[level] >= 0]
+        level = np.concatenate([tree.children_left[inner], tree.children_right[inner]])
+        depths[level] = np.tile(depths[inner] + 1.0, 2)
+    return depths
 
 
 _READERS: Final[dict[str, Callable[[Any], Ensemble]]] = {
