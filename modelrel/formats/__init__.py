@@ -39,6 +39,11 @@ class Format(Protocol):
         ...
 
     @property
+    def RUNTIMES(self) -> tuple[str, ...]:  # noqa: N802 - a constant of the module
+        """The distributions whose versions decide what it answers."""
+        ...
+
+    @property
     def KNOWN_BAD(self) -> tuple[Fault, ...]:  # noqa: N802 - a constant of the module
         """What the libraries around this format are known to get wrong."""
         ...

@@ -61,7 +61,7 @@ def by_record(source: SourceModel, form: str) -> Verdict | None:
     if wrong := _refused(converted):
         return Verdict(can="no", told_by="proof", why=wrong, estimator=converted.estimator)
     proven = records.read(ParityReport, folder / "ParityReport.json", converted=converted)
-    return _yes("copy" if proven is None else "proof", converted.estimator)
+    return _yes("copy" if proven is None else "proof", form, converted.estimator)
 
 
 def _refused(converted: ConvertedModel) -> str:
@@ -74,9 +74,9 @@ def _refused(converted: ConvertedModel) -> str:
         return ""
 
 
-def by_trial(estimator: str, seconds: float) -> Verdict:
+def by_trial(form: str, estimator: str, seconds: float) -> Verdict:
     """Return what a conversion that went well tells."""
-    return _yes("trial", estimator, seconds)
+    return _yes("trial", form, estimator, seconds)
 
 
 def by_refusal(stop: ModelrelError, seconds: float) -> Verdict:
@@ -85,8 +85,9 @@ def by_refusal(stop: ModelrelError, seconds: float) -> Verdict:
     return Verdict(can=can, told_by="trial", why=f"{stop.message} ({stop.hint.rstrip('.')})", seconds=seconds)
 
 
-def _yes(told_by: Told, estimator: str, seconds: float = 0.0) -> Verdict:
-    return Verdict(can="yes", told_by=told_by, estimator=estimator, targets=tuple(TARGETS), seconds=seconds)
+def _yes(told_by: Told, form: str, estimator: str, seconds: float = 0.0) -> Verdict:
+    targets = tuple(name for name, target in TARGETS.items() if form == target.FORMAT)
+    return Verdict(can="yes", told_by=told_by, estimator=estimator, targets=targets, seconds=seconds)
 
 
 def sentence(verdict: Verdict) -> str:

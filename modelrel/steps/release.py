@@ -124,13 +124,13 @@ class Release:
         except ModelrelError as stop:
             verdict = inspect_step.by_refusal(stop, round(time.perf_counter() - start, 3))
         else:
-            verdict = inspect_step.by_trial(estimator, round(time.perf_counter() - start, 3))
+            verdict = inspect_step.by_trial(form, estimator, round(time.perf_counter() - start, 3))
         self._end(f"try {form}", "done", verdict.can, start)
         return verdict
 
-    def converted(self, begun: Callable[[SourceModel], object] = lambda _: None) -> ConvertedModel:
-        """Convert (the copy is not proven yet: ask for `parity`); `begun`: see `convert`."""
-        source, form, options = self.source(), self.options.format, self.options.convert
+    def converted(self, form: str, begun: Callable[[SourceModel], object] = lambda _: None) -> ConvertedModel:
+        """Convert to a format (the copy is not proven yet: ask for `parity`); `begun`: see `convert`."""
+        source, options = self.source(), self.options.convert
         record = self.folder / form / "ConvertedModel.json"
         if options.copy is None and "convert" not in self.options.force:
             # whoever handed in a copy means that one: it stands until the model changes, or --force
@@ -148,33 +148,36 @@ class Release:
         )
         return self._step(stage, lambda: convert_step.convert(source, form, options, self.listener.note, begun))
 
-    def parity(self) -> ParityReport:
-        """Verify. What will answer as the original loads while the copy is made, in a process of its own."""
+    def parity(self, form: str = "") -> ParityReport:
+        """Verify the copy in a format ("": the one that was asked for).
+
+        What will answer as the original loads while the copy is made, in a process of its own.
+        """
         with ExitStack() as stack:
             ahead: list[Worker] = []
 
             def begun(source: SourceModel) -> None:
                 ahead.extend(stack.enter_context(one) for one in verify_step.ahead(source, self.options.verify))
 
-            converted = self.converted(begun)
+            converted = self.converted(form or self.options.format, begun)
             return self._parity(converted, *ahead)
 
     def _parity(self, converted: ConvertedModel, *ahead: Worker) -> ParityReport:
-        options = self.options.verify
+        options, form = self.options.verify, converted.format
         made = originals.wanted(converted.source, options.env)
         own = made.digest if made else ""
         asked = [options.tolerance.rtol, options.tolerance.atol, options.rows, options.seed, _sha256(options.data), own]
-        record = self.folder / self.options.format / "ParityReport.json"
+        record = self.folder / form / "ParityReport.json"
         if options.data is None and "verify" not in self.options.force:
             # a proof on the user's own data is worth more than ours: it stands until the model changes
             found = records.read(ParityReport, record, converted=converted)
             if found is not None and found.data_sha256 and found.environment == own and self._asked_no_more(found):
-                return self._skip(f"verify {self.options.format}", found)
+                return self._skip(f"verify {form}", found)
         stage = Stage(
-            f"verify {self.options.format}",
+            f"verify {form}",
             record,
             ParityReport,
-            self._key("verify", converted, asked, convert_step.tools(self.options.format)),
+            self._key("verify", converted, asked, convert_step.tools(form)),
             {"converted": converted},
             lambda found: found.complete or found.budget_s >= options.budget,
         )
@@ -186,7 +189,8 @@ class Release:
 
     def packaged(self, target: str) -> Package:
         """Package for one target."""
-        parity, options = self.parity(), self.options.package.get(target, PackageOptions())
+        form = package_step.of(target).FORMAT
+        parity, options = self.parity(form), self.options.package.get(target, PackageOptions())
         asked = [
             target,
             options.python,
@@ -195,7 +199,7 @@ class Release:
             list(options.tags),
             options.render_only,
         ]
-        record = self.folder / self.options.format / target / "Package.json"
+        record = self.folder / form / target / "Package.json"
         stage = Stage(
             f"package {target}",
             record,
@@ -211,7 +215,7 @@ class Release:
         package = (self._packaged_before(target) if as_packaged else None) or self.packaged(target)
         stage = Stage(
             f"smoke {target}",
-            self.folder / self.options.format / target / "SmokeReport.json",
+            self.folder / package_step.of(target).FORMAT / target / "SmokeReport.json",
             SmokeReport,
             self._key("smoke", package, [], {}),
             {"package": package},
@@ -219,8 +223,9 @@ class Release:
         return self._step(stage, lambda: smoke_step.smoke(package, self.listener.note))
 
     def _packaged_before(self, target: str) -> Package | None:
-        record = self.folder / self.options.format / target / "Package.json"
-        found = records.read(Package, record, parity=self.parity())
+        form = package_step.of(target).FORMAT
+        record = self.folder / form / target / "Package.json"
+        found = records.read(Package, record, parity=self.parity(form))
         if found is None or not package_step.stands(found, PackageOptions(render_only=True)):
             return None
         return self._skip(f"package {target}", found)
@@ -231,14 +236,15 @@ class Release:
         Raises `Refused` where a record is missing or is about other bytes than those on disk.
         """
         source = self._recorded(SourceModel, "SourceModel.json", folder=self.folder)
-        form = self.options.format
-        converted = self._recorded(ConvertedModel, f"{form}/ConvertedModel.json", source=source)
-        parity = self._recorded(ParityReport, f"{form}/ParityReport.json", converted=converted)
+        forms = [form for form in FORMATS if any((self.folder / form).glob("*/Package.json"))]
         smokes = []
-        for path in sorted((self.folder / form).glob("*/Package.json")):
-            package = self._recorded(Package, path.relative_to(self.folder).as_posix(), parity=parity)
-            report = path.with_name("SmokeReport.json").relative_to(self.folder).as_posix()
-            smokes.append(self._recorded(SmokeReport, report, package=package))
+        for form in forms or [self.options.format]:
+            converted = self._recorded(ConvertedModel, f"{form}/ConvertedModel.json", source=source)
+            parity = self._recorded(ParityReport, f"{form}/ParityReport.json", converted=converted)
+            for path in sorted((self.folder / form).glob("*/Package.json")):
+                package = self._recorded(Package, path.relative_to(self.folder).as_posix(), parity=parity)
+                report = path.with_name("SmokeReport.json").relative_to(self.folder).as_posix()
+                smokes.append(self._recorded(SmokeReport, report, package=package))
         return tuple(smokes)
 
     def _recorded(self, kind: type[Value], name: str, **parents: object) -> Value:

@@ -84,7 +84,7 @@ def verify(
         "ties": int(answered.tied().sum()),
         "labels_alone": _labels_alone(answered.outputs, answers, options.tolerance),
         # The copy ran here, wherever it was written; packages carry the runtime that is proven.
-        "tools": {"modelrel": __version__, **converted.tools, **extras.versions("onnxruntime", "numpy")},
+        "tools": {"modelrel": __version__, **converted.tools, **extras.versions(*FORMATS[converted.format].RUNTIMES)},
     }
     _gate(converted, measured, (*filter(None, (batch_wrong,)), *second))
     golden = evidence.golden(converted, answered.inputs, answered.origin, copy)

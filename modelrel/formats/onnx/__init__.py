@@ -25,6 +25,7 @@ SUFFIX: Final = ".onnx"
 _LARGEST_REFERENCE: Final = 20_000_000
 FLAVORS: Final = frozenset({"sklearn", "xgboost", "lightgbm", "catboost"})
 WRITERS: Final = ("onnx", "onnxruntime", "skl2onnx")
+RUNTIMES: Final = ("onnxruntime", "numpy")
 KNOWN_BAD: Final = known_bad.TABLE
 TOOLS: Final = ("onnx", "onnxruntime", "skl2onnx", "scikit-learn", "xgboost", "lightgbm", "catboost")
 

@@ -20,6 +20,7 @@ from modelrel.values import SourceModel
 SUFFIX: Final = ".tflite"
 FLAVORS: Final = frozenset({"sklearn", "xgboost", "lightgbm", "catboost"})
 WRITERS: Final = ("tensorflow", "ai-edge-litert")
+RUNTIMES: Final = ("ai-edge-litert", "numpy")
 KNOWN_BAD: Final[tuple[Fault, ...]] = ()
 TOOLS: Final = ("tensorflow", "ai-edge-litert", "scikit-learn", "xgboost", "lightgbm", "catboost")
 _AT_ONCE: Final = 4096  # rows; a step holds a number for each row and tree
