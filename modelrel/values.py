@@ -76,11 +76,16 @@ class Signature:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
-    """A data set that the training run logged."""
+    """A data set that the training run logged.
+
+    `path` is the csv or parquet file of this machine that holds its rows, or "" where `unread` says why none is read.
+    """
 
     name: str
     digest: str
     context: str = ""
+    path: str = ""
+    unread: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,12 +204,16 @@ class OutputParity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coverage:
-    """How much of what could be asked was asked, of one source of rows; `unit` is what is counted: rows or splits."""
+    """How much of what could be asked was asked, of one source of rows; `unit` is what is counted: rows or splits.
+
+    `left_out` says what cannot be asked whatever the time, and why: it is not among `of`.
+    """
 
     source: str
     asked: int
     of: int
     unit: str = "rows"
+    left_out: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

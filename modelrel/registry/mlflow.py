@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from modelrel import archive
 from modelrel.errors import Invalid, Unavailable
+from modelrel.registry.datasets import described
 from modelrel.registry.lookup import VersionInfo, hide_credentials
 from modelrel.values import Dataset
 
@@ -150,10 +151,10 @@ class Mlflow:
         )
         tags = dict(found.data.tags)
         datasets = tuple(
-            Dataset(
-                name=entry.dataset.name,
-                digest=entry.dataset.digest,
-                context=next((tag.value for tag in entry.tags if tag.key == "mlflow.data.context"), ""),
+            described(
+                entry.dataset,
+                next((tag.value for tag in entry.tags if tag.key == "mlflow.data.context"), ""),
+                self.uri,
             )
             for entry in (found.inputs.dataset_inputs if found.inputs else [])
         )

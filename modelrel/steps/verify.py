@@ -16,7 +16,7 @@ from modelrel.environments import Limits, Worker
 from modelrel.errors import Invalid, Refused
 from modelrel.formats import FORMATS
 from modelrel.originals import Wanted
-from modelrel.probes import budget, evidence, opinion, rows
+from modelrel.probes import budget, evidence, opinion, rows, training
 from modelrel.probes.budget import Queue
 from modelrel.probes.generated import Group, Maker
 from modelrel.probes.interview import Answered, Interview
@@ -155,7 +155,9 @@ def _asked(
     always = [*given, *maker.usual(options.rows)]
     talk.ask(always)
     made = (*maker.missing(), *maker.special(), *maker.unseen(), *maker.knots(), *maker.texts(), *maker.extremes())
-    listed = [Queue("thresholds", len(maker.splits()), maker.thresholds(), "splits"), *budget.queues(made)]
+    logged = training.logged(converted.source)
+    splits = Queue("thresholds", len(maker.splits()), maker.thresholds(), "splits")
+    listed = [logged.queue, splits, *budget.queues(made)]
     covered = budget.spend(listed, talk.ask, options.budget - (time.perf_counter() - start))
     more = maker.gaps(talk.able, max(options.rows // 5, 20))
     near = talk.near_ties()
@@ -167,7 +169,7 @@ def _asked(
     for group in always:
         counted[group.source] += group.items
     whole = (Coverage(source=source, asked=count, of=count) for source, count in counted.items())
-    return talk.answered(), (*whole, *covered)
+    return talk.answered(), (*whole, *budget.with_left_out(covered, {training.SOURCE: logged.left_out}))
 
 
 def _alike(converted: ConvertedModel, original: Tensors, copy: Tensors) -> None:
