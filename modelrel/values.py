@@ -76,10 +76,7 @@ class Signature:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
-    """A data set that the training run logged.
-
-    `path` is the csv or parquet file of this machine that holds its rows, or "" where `unread` says why none is read.
-    """
+    """A data set that the run logged: `path` is a file of this machine with its rows, or `unread` says why not."""
 
     name: str
     digest: str
@@ -206,7 +203,7 @@ class OutputParity:
 class Coverage:
     """How much of what could be asked was asked, of one source of rows; `unit` is what is counted: rows or splits.
 
-    `left_out` says what cannot be asked whatever the time, and why: it is not among `of`.
+    `left_out` says what cannot be asked whatever the time (it is not among `of`), and why.
     """
 
     source: str
