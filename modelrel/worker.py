@@ -9,6 +9,7 @@ travel in .npz files whose names the request gives. Everything printed goes to s
 | load | flavor, model_dir | how the model answers (`values.Answers`) |
 | convert | format, path, copy (a file, or ""), opset, operators, signature, metadata, arrays | the description |
 | predict | signature, arrays, repeat (timed runs) | outputs; `kept` rows, `raised` sentences, `seconds` |
+| knots | signature, arrays, seconds | rows at bends of inner curves; how many `reached`, `missed`, `left`; `raised` |
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ import numpy as np
 
 from modelrel import tensors
 from modelrel.errors import ModelrelError, Refused
-from modelrel.flavors import FLAVORS, Flavor
+from modelrel.flavors import FLAVORS, Flavor, calibrated
 from modelrel.tensors import Array, Tensors
 from modelrel.values import Answers, Signature, TensorSpec
 
@@ -122,6 +123,24 @@ class Loaded:
         seconds = self._time(tensors.take(rows, kept), shape, int(request.get("repeat", 0)))
         tensors.save(tensors.stack([piece[1] for piece in pieces]), Path(request["reply"]))
         return {"kept": kept.tolist(), "raised": raised, "seconds": seconds}
+
+    def knots(self, request: Mapping[str, Any]) -> dict[str, object]:
+        """Look for rows where curves inside the model bend, between the given rows; without rows only count them."""
+        assert self._flavor is not None
+        shape = signature(request["signature"])
+        found = self._flavor.curves(self._native, shape)
+        rows = _given(request)
+        if rows is None or not found:
+            return {"of": sum(len(curve.knots) for curve in found)}
+        try:
+            made, counts = calibrated.reached(found, rows, shape, float(request["seconds"]))
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a model may raise anything
+            return {"reached": 0, "missed": 0, "left": 0, "raised": _sentence(error)}
+        tensors.save(made, Path(request["reply"]))
+        reached, missed, left = counts.tolist()
+        return {"reached": reached, "missed": missed, "left": left, "raised": ""}
 
     def _pieces(
         self, rows: Tensors, index: Array, shape: Signature, raised: dict[str, int]
@@ -222,7 +241,7 @@ def main() -> None:
     requests, replies = _take_over()
     _confine(int(sys.argv[1]))
     model = Loaded()
-    actions = {"load": model.load, "convert": model.convert, "predict": model.predict}
+    actions = {"load": model.load, "convert": model.convert, "predict": model.predict, "knots": model.knots}
     for line in requests:
         request = json.loads(line)
         reply = _answer(actions[request["action"]], request)

@@ -12,11 +12,16 @@ import numpy as np
 from modelrel import tensors
 from modelrel.probes.generated import Group
 from modelrel.tensors import Array, Tensors
-from modelrel.values import ConvertedModel
+from modelrel.values import ConvertedModel, Coverage
 
 _TIMED_RUNS: Final = 1
 _NEAREST: Final = 50
 _MISSING: Final = "missing"
+_KNOTS: Final = "calibration knots"
+_USUAL: Final = frozenset({"example", "data", "training data", "permuted", "jittered", "ranged"})
+_BETWEEN: Final = 1000
+"""Rows between which inner knots are looked for: so many of those sources."""
+_LEAST_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,24 @@ class Interview:
         close = np.argsort(gap, kind="stable")[:_NEAREST]
         close = close[np.isfinite(gap[close])]
         return tensors.take(tensors.stack(self._inputs), close) if len(close) else None
+
+    def inner_knots(self, seconds: float) -> tuple[Coverage, ...]:
+        """Ask rows at the scores where calibration curves inside the original bend; looked for between asked rows."""
+        signature = asdict(self._converted.source.signature)  # type: ignore[arg-type]
+        if not self._call("knots", signature=signature).value["of"]:
+            return ()
+        usual = np.flatnonzero([source in _USUAL for source in self._origin])
+        some = usual[np.unique(np.linspace(0, len(usual) - 1, min(len(usual), _BETWEEN)).astype(int))]
+        rows = tensors.take(tensors.stack(self._inputs), some)
+        # A part of the time at least, for the budget is likely spent on splits by now.
+        found = self._call("knots", rows, signature=signature, seconds=max(seconds, _LEAST_S))
+        reached, missed, left = (int(found.value[name]) for name in ("reached", "missed", "left"))
+        if reached:
+            self.ask([Group(_KNOTS, found.arrays)])
+        said = f"{missed:,} more are scores that no row between those asked has" if missed else ""
+        if raised := found.value["raised"]:
+            said = f"the original raised while they were looked for ({raised[:200]})"
+        return (Coverage(source=_KNOTS, asked=reached, of=reached + left, unit="knots", left_out=said),)
 
     def answered(self) -> Answered:
         """Return everything that was answered so far."""

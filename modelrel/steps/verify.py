@@ -169,7 +169,9 @@ def _asked(
     for group in always:
         counted[group.source] += group.items
     whole = (Coverage(source=source, asked=count, of=count) for source, count in counted.items())
-    return talk.answered(), (*whole, *budget.with_left_out(covered, {training.SOURCE: logged.left_out}))
+    bends = talk.inner_knots(options.budget - (time.perf_counter() - start))
+    said = {training.SOURCE: logged.left_out}
+    return talk.answered(), (*whole, *budget.with_left_out(covered, said), *bends)
 
 
 def _alike(converted: ConvertedModel, original: Tensors, copy: Tensors) -> None:
