@@ -7,6 +7,8 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -62,7 +64,7 @@ def verify(
     _alike(converted, answered.outputs, answers)
     parities = _parities(answered, answers, options.tolerance)
     batches, batch_error, batch_wrong = _batched(copy, answered, answers, options.tolerance)
-    second = _second(converted, answered, answers, parities)
+    second = _second(converted, answered, answers, parities, partial(_wide, source, limits, python))
     measured: dict[str, Any] = {
         "tolerance": options.tolerance,
         "rows": len(answered.origin),
@@ -100,16 +102,37 @@ def _parities(answered: Answered, answers: Tensors, tolerance: Tolerance) -> tup
 
 
 def _second(
-    converted: ConvertedModel, answered: Answered, answers: Tensors, parities: tuple[OutputParity, ...]
+    converted: ConvertedModel,
+    answered: Answered,
+    answers: Tensors,
+    parities: tuple[OutputParity, ...],
+    wide: Predict,
 ) -> tuple[str, ...]:
-    """Return who is wrong about each output that differs, where an independent runtime can tell."""
+    """Return who is wrong about each output that differs: the original's rounding, or what a second runtime tells."""
     failed = [parity.name for parity in parities if parity.disagreements]
     reference = FORMATS[converted.format].reference(converted.path) if failed else None
-    if reference is None:
-        return ()
     both = (answered.outputs, answers)
-    said = (opinion.blamed(name, answered.inputs, both, reference) for name in failed)
+    said: list[str] = []
+    for name in failed:
+        own, sentence = opinion.rounded(name, answered.inputs, both, wide)
+        said.append(sentence)
+        if reference is not None:
+            said.append(opinion.blamed(name, answered.inputs, both, reference, own))
     return tuple(sentence for sentence in said if sentence)
+
+
+def _wide(source: SourceModel, limits: Limits, python: str, asked: Tensors) -> dict[str, Array]:
+    """Return what the original answers where its signature says float64 for float32; nothing where it does not."""
+    assert source.signature is not None
+    inputs = tuple(
+        replace(spec, datatype="FP64" if spec.datatype == "FP32" else spec.datatype) for spec in source.signature.inputs
+    )
+    with Worker(source, limits, python) as worker:
+        try:
+            reply = worker.call("predict", asked, signature=asdict(replace(source.signature, inputs=inputs)))
+        except Refused:
+            return {}
+    return dict(reply.arrays) if len(reply.value["kept"]) == tensors.rows(asked) else {}
 
 
 def _suspicions(converted: ConvertedModel) -> tuple[str, ...]:
@@ -271,8 +294,18 @@ def _gate(converted: ConvertedModel, measured: Mapping[str, Any], others: tuple[
     raise Refused(
         f"the {converted.format} copy of {converted.source.label} ({converted.estimator}) differs from the original: "
         + "; ".join(sentences),
-        f"Everything measured is in {converted.format}/{evidence.REFUSED}; the copy is not released.",
+        " ".join(_advice(converted, others)),
     )
+
+
+def _advice(converted: ConvertedModel, others: tuple[str, ...]) -> list[str]:
+    """Return what to do about a copy that differs, in sentences."""
+    said = [f"Everything measured is in {converted.format}/{evidence.REFUSED}; the copy is not released."]
+    if any(sentence.startswith(opinion.ITSELF) for sentence in others):
+        said.append("Train and log the model on float64 rows, so that it does not round.")
+    if converted.handed_in:
+        said.append("It was handed in, and stands until modelrel convert --force converts again.")
+    return said
 
 
 def _sentence(parity: OutputParity, tolerance: Tolerance) -> str:
