@@ -69,7 +69,8 @@ EQUAL: dict[str, Callable[[], tuple[Any, Any]]] = {
     "sparse columns": lambda: (LogisticRegression().fit(SPARSE.tocsc(), KINDS), SPARSE.tocsc()),
     "sparse rows, forest": lambda: (RandomForestClassifier(5, random_state=0).fit(SPARSE, KINDS), SPARSE),
     "sparse rows, steps": lambda: (
-        make_pipeline(MaxAbsScaler(), TruncatedSVD(4, random_state=0), LogisticRegression()).fit(SPARSE, KINDS), SPARSE),
+        make_pipeline(MaxAbsScaler(), TruncatedSVD(4, random_state=0), LogisticRegression()).fit(SPARSE, KINDS),
+        SPARSE),
     "sparse between steps": lambda: (
         make_pipeline(ColumnTransformer([("words", OneHotEncoder(handle_unknown="ignore"), ["plan"])],
                                         remainder="passthrough", sparse_threshold=1.0),
