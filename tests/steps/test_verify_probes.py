@@ -16,6 +16,7 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_breast_cancer
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.frozen import FrozenEstimator
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -132,11 +133,13 @@ def beside() -> tuple[Any, Any]:
     return rows, (rows @ [1.0, 0.5, -0.25] > 5e-10).astype(int)
 
 
-@pytest.mark.parametrize("kind", ["logistic", "pipeline", "frame"])
+@pytest.mark.parametrize("kind", ["logistic", "pipeline", "frame", "fitted before"])
 def test_a_copy_that_steps_late_between_two_inner_scores_is_caught_at_their_knots(kind: str, tmp_path: Path) -> None:
     data, target = beside()
     given = pd.DataFrame(data, columns=["a", "b", "c"]) if kind == "frame" else data
     model = CalibratedClassifierCV(LogisticRegression(C=100), method="isotonic", ensemble=False)
+    if kind == "fitted before":
+        model = CalibratedClassifierCV(FrozenEstimator(LogisticRegression(C=100).fit(given, target)), method="isotonic")
     if kind == "pipeline":
         model = make_pipeline(StandardScaler(), CalibratedClassifierCV(LogisticRegression(), method="isotonic", cv=3))
     converted, wrong, _ = stepped(model.fit(given, target), given, tmp_path)
