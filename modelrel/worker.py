@@ -9,7 +9,7 @@ travel in .npz files whose names the request gives. Everything printed goes to s
 | load | flavor, model_dir | how the model answers (`values.Answers`) |
 | convert | format, path, copy (a file, or ""), opset, operators, signature, metadata, arrays | the description |
 | predict | signature, arrays, repeat (timed runs) | outputs; `kept` rows, `raised` sentences, `seconds` |
-| knots | signature, arrays, seconds | rows at bends of inner curves; how many `reached`, `missed`, `left`; `raised` |
+| knots | signature, arrays, seconds | rows at bends of inner curves; `reached`, `missed`, `left`, `steep`; `raised` |
 """
 
 from __future__ import annotations
@@ -137,10 +137,10 @@ class Loaded:
         except MemoryError:
             raise
         except Exception as error:  # noqa: BLE001 - a model may raise anything
-            return {"reached": 0, "missed": 0, "left": 0, "raised": _sentence(error)}
+            return {"reached": 0, "missed": 0, "left": 0, "steep": 0, "raised": _sentence(error)}
         tensors.save(made, Path(request["reply"]))
-        reached, missed, left = counts.tolist()
-        return {"reached": reached, "missed": missed, "left": left, "raised": ""}
+        reached, missed, left, steep = counts.tolist()
+        return {"reached": reached, "missed": missed, "left": left, "steep": steep, "raised": ""}
 
     def _pieces(
         self, rows: Tensors, index: Array, shape: Signature, raised: dict[str, int]

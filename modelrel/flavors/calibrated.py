@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,15 +23,19 @@ _HALVINGS: Final = 80
 _NEAR: Final = 64
 """Units in the last place of a usual score: what its own sum is exact to."""
 
+_STEEP: Final = 1e-5
+"""What the last bits of a score may change a probability by: as much as copies may differ."""
+
 Score = Callable[[Tensors], Array]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One isotonic curve: the scores that go into it, (N,), and where it bends, (K,)."""
+    """One isotonic curve: the scores that go into it, (N,), where it bends, (K,), and how steep it is there, (K,)."""
 
     score: Score
     knots: Array
+    slopes: Array
 
 
 def curves(native: Any, signature: Signature) -> list[Curve]:
@@ -44,7 +48,7 @@ def curves(native: Any, signature: Signature) -> list[Curve]:
             before += [step for _, step in native.steps[:-1] if step is not None and step != "passthrough"]
             native = native.steps[-1][1]
     return [
-        Curve(_scored(one, column, before, signature), _picked(curve.X_thresholds_))
+        Curve(_scored(one, column, before, signature), *_picked(curve.X_thresholds_, curve.y_thresholds_))
         for one in getattr(native, "calibrated_classifiers_", ())
         for column, curve in enumerate(getattr(one, "calibrators", ()))
         if hasattr(curve, "X_thresholds_")
@@ -52,41 +56,48 @@ def curves(native: Any, signature: Signature) -> list[Curve]:
 
 
 def reached(found: list[Curve], rows: Tensors, signature: Signature, seconds: float) -> tuple[dict[str, Array], Array]:
-    """Return rows on both sides of knots, made between `rows`; and how many knots were reached, missed, not tried."""
+    """Return rows on both sides of knots, made between `rows`; and how many knots were reached, missed, not tried.
+
+    The last of the four counts is of knots that are left alone: see `_beside`.
+    """
     end = time.perf_counter() + seconds
     made: list[dict[str, Array]] = []
-    counts = np.zeros(3, np.int64)
+    counts = np.zeros(4, np.int64)
     for curve in found:
         if time.perf_counter() > end:
             counts[2] += len(curve.knots)
             continue
-        pieces = list(_beside(curve, rows, signature, end))
+        pieces, steep = _beside(curve, rows, signature, end)
         made += pieces
-        counts[:2] += len(pieces), len(curve.knots) - len(pieces)
+        counts += len(pieces), len(curve.knots) - len(pieces) - steep, 0, steep
     return (tensors.stack(list(made)) if made else tensors.take(rows, slice(0))), counts
 
 
-def _beside(curve: Curve, rows: Tensors, signature: Signature, end: float) -> Iterator[dict[str, Array]]:
-    """Yield, for each knot that is reached, rows whose scores are just below and just above it.
+def _beside(curve: Curve, rows: Tensors, signature: Signature, end: float) -> tuple[list[dict[str, Array]], int]:
+    """Return, for each knot that is reached, rows whose scores are just below and just above it.
 
     Not at the knot itself: where the curve is at 1/2 there, the last bit of a sum would decide the label, and no copy
-    adds in the original's order.
+    adds in the original's order. For the same reason knots where the curve rises too steeply are left alone; returns
+    how many.
     """
     scores = curve.score(rows)
     rows, scores = tensors.take(rows, np.isfinite(scores)), scores[np.isfinite(scores)]
     if not len(scores):
-        return
-    knots = curve.knots.astype(np.float64)
-    near = _NEAR * np.spacing(np.maximum(np.abs(knots), np.median(np.abs(scores))).astype(scores.dtype))
+        return [], 0
+    near = _NEAR * np.spacing(np.maximum(np.abs(curve.knots), np.median(np.abs(scores))).astype(scores.dtype))
+    able = curve.slopes * near <= _STEEP
+    knots, near = curve.knots[able], near[able]
     sides = [_halved(curve.score, (rows, scores), knots + way * near, signature, end) for way in (-4, 4)]
     gap = np.abs(scores[:, None] - knots)
+    found = []
     for place in range(len(knots)):
-        made = [found[place] for found in sides if place in found]
+        made = [side[place] for side in sides if place in side]
         if len(made) == 2:
-            yield tensors.stack(list(made))
+            found.append(tensors.stack(list(made)))
         elif gap[:, place].min() <= near[place]:
             # The scores of trees leap, and only what was asked anyway may stand on a knot.
-            yield tensors.take(rows, [gap[:, place].argmin()])
+            found.append(tensors.take(rows, [gap[:, place].argmin()]))
+    return found, int((~able).sum())
 
 
 def _halved(
@@ -152,13 +163,15 @@ def _scored(one: Any, column: int, before: list[Any], signature: Signature) -> S
     return score
 
 
-def _picked(knots: Any) -> Array:
-    """Return the knots, or `_MOST` of them: those nearest to each other, and others at equal distances."""
-    array = np.unique(np.asarray(knots))
+def _picked(knots: Any, values: Any) -> tuple[Array, Array]:
+    """Return the knots, or `_MOST` of them - those nearest to each other, and others evenly - and their slopes."""
+    array = np.asarray(knots, np.float64)
+    gaps = np.maximum(np.diff(array), np.finfo(np.float64).tiny)
+    rises = np.abs(np.diff(np.asarray(values, np.float64))) / gaps
+    slopes = np.maximum(np.append(0.0, rises), np.append(rises, 0.0))
     if len(array) <= _MOST:
-        return array
+        return array, slopes
     # Where knots are near each other a small error of the score is a large one of the probability.
-    gaps = np.minimum(np.diff(array, prepend=-np.inf), np.diff(array, append=np.inf))
-    close = np.argsort(gaps, kind="stable")[: _MOST // 2]
-    even = np.linspace(0, len(array) - 1, _MOST // 2).astype(int)
-    return np.asarray(array[np.unique([*close, *even])])
+    close = np.argsort(np.minimum(np.append(np.inf, gaps), np.append(gaps, np.inf)), kind="stable")[: _MOST // 2]
+    some = np.unique([*close, *np.linspace(0, len(array) - 1, _MOST // 2).astype(int)])
+    return array[some], slopes[some]

@@ -114,7 +114,10 @@ class Interview:
         reached, missed, left = (int(found.value[name]) for name in ("reached", "missed", "left"))
         if reached:
             self.ask([Group(_KNOTS, found.arrays)])
-        said = f"{missed:,} more are scores that no row between those asked has" if missed else ""
+        parts = [f"{missed:,} more are scores that no row between those asked has"] if missed else []
+        if steep := int(found.value["steep"]):
+            parts.append(f"{steep:,} more are so steep that the last bits of a score decide, which no copy has")
+        said = "; ".join(parts)
         if raised := found.value["raised"]:
             said = f"the original raised while they were looked for ({raised[:200]})"
         return (Coverage(source=_KNOTS, asked=reached, of=reached + left, unit="knots", left_out=said),)

@@ -127,10 +127,10 @@ def stepped(model: Any, data: Any, folder: Path) -> tuple[ConvertedModel, Conver
 
 
 def beside() -> tuple[Any, Any]:
-    """Return rows, and two kinds that part between two rows which are 1e-9 apart."""
+    """Return rows, and two kinds that part between two rows which are 1e-6 apart."""
     rows = np.random.default_rng(0).normal(size=(300, 3))
-    rows[7], rows[8] = 0.0, [1e-9, 0.0, 0.0]
-    return rows, (rows @ [1.0, 0.5, -0.25] > 5e-10).astype(int)
+    rows[7], rows[8] = 0.0, [1e-6, 0.0, 0.0]
+    return rows, (rows @ [1.0, 0.5, -0.25] > 5e-7).astype(int)
 
 
 @pytest.mark.parametrize("kind", ["logistic", "pipeline", "frame", "fitted before"])
@@ -157,6 +157,14 @@ def test_knots_that_no_row_reaches_are_said(tmp_path: Path) -> None:
     knots = next(one for one in report.coverage if one.source == "calibration knots")
     assert knots.asked == knots.of
     assert "more are scores that no row between those asked has" in knots.left_out
+
+
+def test_knots_where_the_rounding_of_the_original_decides_are_left_alone_and_said(tmp_path: Path) -> None:
+    rows = load_breast_cancer().data.astype(np.float32)
+    model = CalibratedClassifierCV(LogisticRegression(max_iter=2000), method="isotonic", cv=3).fit(rows, TARGET)
+    report = verify(made(model, rows, tmp_path), VerifyOptions())
+    knots = next(one for one in report.coverage if one.source == "calibration knots")
+    assert "so steep that the last bits of a score decide" in knots.left_out
 
 
 def test_a_model_without_inner_curves_says_nothing_of_knots(boosted: ConvertedModel) -> None:
