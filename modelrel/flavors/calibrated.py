@@ -84,10 +84,14 @@ def _beside(curve: Curve, rows: Tensors, signature: Signature, end: float) -> tu
     rows, scores = tensors.take(rows, np.isfinite(scores)), scores[np.isfinite(scores)]
     if not len(scores):
         return [], 0
-    near = _NEAR * np.spacing(np.maximum(np.abs(curve.knots), np.median(np.abs(scores))).astype(scores.dtype))
+    size = np.maximum(np.abs(curve.knots), np.median(np.abs(scores)))
+    near = _NEAR * np.spacing(size.astype(scores.dtype))
+    # Scores lie as far apart as the inputs that make them.
+    coarse = any(spec.datatype == "FP32" for spec in signature.inputs)
+    reach = np.maximum(2 * near, _NEAR * np.spacing(size.astype(np.float32))) if coarse else 2 * near
     able = curve.slopes * near <= _STEEP
-    knots, near = curve.knots[able], near[able]
-    sides = [_halved(curve.score, (rows, scores), knots + way * near, signature, end) for way in (-4, 4)]
+    knots, near, reach = curve.knots[able], near[able], reach[able]
+    sides = [_halved(curve.score, (rows, scores), (knots + way * near, reach, way), signature, end) for way in (-4, 4)]
     gap = np.abs(scores[:, None] - knots)
     found = []
     for place in range(len(knots)):
@@ -101,9 +105,13 @@ def _beside(curve: Curve, rows: Tensors, signature: Signature, end: float) -> tu
 
 
 def _halved(
-    score: Score, known: tuple[Tensors, Array], wanted: Array, signature: Signature, end: float
+    score: Score, known: tuple[Tensors, Array], goal: tuple[Array, Array, int], signature: Signature, end: float
 ) -> dict[int, dict[str, Array]]:
-    """Return the place of each wanted score that is reached -> one row with it, on the way between two known rows."""
+    """Return the place of each score that is reached -> one row with it, on the way between two known rows.
+
+    `goal` holds the wanted scores, how far off one may be, and on which side (negative: below).
+    """
+    wanted, reach, side = goal
     rows, scores = known
     below = np.array([_nearest(scores, scores < one, one) for one in wanted])
     above = np.array([_nearest(scores, scores >= one, one) for one in wanted])
@@ -119,9 +127,8 @@ def _halved(
             break
         under = score(_between(first, second, middle, signature)) < wanted
         low, high = np.where(under, middle, low), np.where(under, high, middle)
-    made = _between(first, second, high, signature)
-    near = _NEAR * np.spacing(np.maximum(np.abs(wanted), np.median(np.abs(scores))).astype(scores.dtype))
-    good = np.flatnonzero(np.abs(score(made) - wanted) <= 2 * near)
+    made = _between(first, second, low if side < 0 else high, signature)
+    good = np.flatnonzero(np.abs(score(made) - wanted) <= reach[places])
     return {int(places[index]): tensors.take(made, [index]) for index in good}
 
 
