@@ -39,7 +39,7 @@ _LOG_BYTES: Final = 64 * 1024
 _REPLY_BYTES: Final = 64 * 1024 * 1024
 _POLL_S: Final = 0.05
 _MEMORY_SHARE: Final = 0.8
-_DOING: Final = {"load": "loading", "convert": "converting", "predict": "predicting"}
+_DOING: Final = {"load": "loading", "convert": "converting", "predict": "predicting", "knots": "predicting"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

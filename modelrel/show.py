@@ -98,10 +98,11 @@ def parity(report: ParityReport) -> tuple[RenderableType, ...]:
     )
     least = [one for one in report.coverage if one.asked < one.of]
     partly = ", ".join(f"{one.source}: {one.asked:,} of {one.of:,} {one.unit}" for one in least)
+    left_out = [f"{one.source}: {one.left_out}" for one in report.coverage if one.left_out]
     counts = f"{report.ties:,} rows with tied votes; {report.labels_alone:,} rows where only the label differs"
     return (
         Text(said),
         Text(f"covered: {partly or 'everything that was made'}; {counts}"),
         table("", ("output", "rows", "differ", "max abs", "max rel", "worst in"), rows),
-        *(Text(f"• {one}") for one in (*report.converted.notes, *report.findings)),
+        *(Text(f"• {one}") for one in (*report.converted.notes, *report.findings, *left_out)),
     )

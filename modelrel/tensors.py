@@ -7,12 +7,14 @@ where a value is missing); everything else has the NumPy dtype of its Open Infer
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from modelrel.values import TensorSpec
 
 Array = NDArray[Any]
 Tensors = Mapping[str, Array]
@@ -70,6 +72,12 @@ def neighbours(tensors: Tensors) -> Array:
 def stack(parts: list[Tensors]) -> dict[str, Array]:
     """Return the rows of several sets of arrays under one another."""
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def held(tensors: Tensors, specs: Sequence[TensorSpec]) -> dict[str, Array]:
+    """Return arrays in the datatypes of specs of the same names; what is beyond float32 becomes infinite."""
+    with np.errstate(over="ignore"):
+        return {spec.name: tensors[spec.name].astype(NUMPY[spec.datatype], copy=False) for spec in specs}
 
 
 def errors(original: Array, copy: Array) -> tuple[Array, Array]:

@@ -76,11 +76,13 @@ class Signature:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
-    """A data set that the training run logged."""
+    """A data set that the run logged: `path` is a file of this machine with its rows, or `unread` says why not."""
 
     name: str
     digest: str
     context: str = ""
+    path: str = ""
+    unread: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,12 +201,16 @@ class OutputParity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coverage:
-    """How much of what could be asked was asked, of one source of rows; `unit` is what is counted: rows or splits."""
+    """How much of what could be asked was asked, of one source of rows; `unit` is what is counted: rows or splits.
+
+    `left_out` says what cannot be asked whatever the time (it is not among `of`), and why.
+    """
 
     source: str
     asked: int
     of: int
     unit: str = "rows"
+    left_out: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

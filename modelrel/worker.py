@@ -10,6 +10,7 @@ travel in .npz files whose names the request gives. Everything printed goes to s
 | convert | format, path, copy (a file, or ""), opset, operators, signature, metadata, arrays | the description |
 | predict | signature, arrays, repeat (timed runs) | outputs; `kept` rows, `raised` sentences, `seconds` |
 | interpret | signature, arrays | outputs of the model's trees as modelrel reads them; `known`: whether it has some |
+| knots | signature, arrays, seconds | rows at bends of inner curves; `reached`, `missed`, `left`, `steep`; `raised` |
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ import numpy as np
 
 from modelrel import tensors
 from modelrel.errors import ModelrelError, Refused
-from modelrel.flavors import FLAVORS, Flavor
+from modelrel.flavors import FLAVORS, Flavor, calibrated
 from modelrel.tensors import Array, Tensors
 from modelrel.values import Answers, Signature, TensorSpec
 
@@ -140,6 +141,24 @@ class Loaded:
         said = [numbers] if label is None else [label, numbers]
         tensors.save(dict(zip(self._answers.outputs, said, strict=True)), Path(request["reply"]))
         return {"known": True}
+
+    def knots(self, request: Mapping[str, Any]) -> dict[str, object]:
+        """Look for rows where curves inside the model bend, between the given rows; without rows only count them."""
+        assert self._flavor is not None
+        shape = signature(request["signature"])
+        found = self._flavor.curves(self._native, shape)
+        rows = _given(request)
+        if rows is None or not found:
+            return {"of": sum(len(curve.knots) for curve in found)}
+        try:
+            made, counts = calibrated.reached(found, rows, shape, float(request["seconds"]))
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a model may raise anything
+            return {"reached": 0, "missed": 0, "left": 0, "steep": 0, "raised": _sentence(error)}
+        tensors.save(made, Path(request["reply"]))
+        reached, missed, left, steep = counts.tolist()
+        return {"reached": reached, "missed": missed, "left": left, "steep": steep, "raised": ""}
 
     def _pieces(
         self, rows: Tensors, index: Array, shape: Signature, raised: dict[str, int]
@@ -255,7 +274,13 @@ def main() -> None:
     requests, replies = _take_over()
     _confine(int(sys.argv[1]))
     model = Loaded()
-    actions = {"load": model.load, "convert": model.convert, "predict": model.predict, "interpret": model.interpret}
+    actions = {
+        "load": model.load,
+        "convert": model.convert,
+        "predict": model.predict,
+        "interpret": model.interpret,
+        "knots": model.knots,
+    }
     for line in requests:
         request = json.loads(line)
         reply = _answer(actions[request["action"]], request)

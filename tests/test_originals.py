@@ -15,15 +15,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.pipeline import make_pipeline
 
 from modelrel import interpreters, originals, wheels
 from modelrel.errors import Invalid, ModelrelError, Unavailable
 from modelrel.formats import FORMATS
 from modelrel.originals import Wanted
-from modelrel.steps.convert import environment
-from modelrel.values import SourceModel
+from modelrel.steps.convert import convert, environment
+from modelrel.steps.verify import verify
+from modelrel.values import ConvertOptions, SourceModel, VerifyOptions
 from tests import trained_long_ago
 from tests.conftest import Run
+from tests.models import logged, people, prepared
 
 THEIRS = ("scikit-learn==1.2.2", "numpy<2", "pandas<2.1", "mlflow-skinny==2.9.2", "setuptools<81")
 RAN = "original ran in Python 3.10 with scikit-learn 1.2.2"
@@ -132,6 +136,25 @@ def test_a_second_run_is_up_to_date(long_ago: Path, run: Run) -> None:
     run("convert", long_ago / "forest")
     stages = run("convert", long_ago / "forest", "--json").json["stages"]
     assert {stage["outcome"] for stage in stages} == {"up to date"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("protobuf", ["6", "7"])
+def test_a_model_is_converted_and_verified_with_the_protobuf_of_its_own_environment(
+    protobuf: str, tmp_path: Path
+) -> None:
+    frame, classes, _ = people()
+    model = make_pipeline(prepared(), HistGradientBoostingClassifier(max_iter=5, random_state=0)).fit(frame, classes)
+    lines = (f"scikit-learn=={version('scikit-learn')}", f"protobuf=={protobuf}.*", "cloudpickle")
+    python = "{}.{}".format(*sys.version_info[:2])
+    source = replace(logged(model, frame, tmp_path), requirements=lines, python_version=python)
+    converted = convert(source, "onnx", ConvertOptions(env="model"))
+    used = environment(source, "onnx", "model")
+    assert used is not None
+    assert originals.installed(used, ("protobuf",))["protobuf"].startswith(f"{protobuf}.")
+    report = verify(converted, VerifyOptions(env="model"))
+    assert [parity.disagreements for parity in report.outputs] == [0, 0]
+    assert converted.notes[-1].startswith(f"converted in Python {python} with scikit-learn")
 
 
 def small(**changes: object) -> Wanted:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from modelrel.flavors import catboost, lightgbm, sklearn, xgboost
+from modelrel.flavors.calibrated import Curve
 from modelrel.tensors import Array, Tensors
 from modelrel.values import Answers, Signature
 
@@ -26,6 +27,10 @@ class Flavor(Protocol):
 
     def predict(self, native: object, tensors: Tensors, signature: Signature) -> dict[str, Array]:
         """Return every output of `answers` for N rows: arrays whose first dimension is N."""
+        ...
+
+    def curves(self, native: object, signature: Signature, /) -> list[Curve]:
+        """Return the curves that bend at scores of a model inside; rows at these bends are looked for."""
         ...
 
 

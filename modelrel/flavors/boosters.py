@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from modelrel.values import Answers
+from modelrel.flavors.calibrated import Curve
+from modelrel.values import Answers, Signature
 
 
 def answers(native: Any, _folder: Path) -> Answers:
@@ -21,3 +22,8 @@ def answers(native: Any, _folder: Path) -> Answers:
         estimator=name,
         classes=tuple(np.asarray(native.classes_).tolist()),
     )
+
+
+def curves(_native: Any, _signature: Signature) -> list[Curve]:
+    """Return none: no booster calibrates itself."""
+    return []

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from modelrel.errors import Invalid, Refused
-from modelrel.flavors import frames, mlmodel
+from modelrel.flavors import calibrated, frames, mlmodel
 from modelrel.tensors import Array, Tensors
 from modelrel.values import Answers, Scalar, Signature
 
@@ -17,6 +17,9 @@ _METHODS: Final = {
     "decision_function": "scores",
     "transform": "transformed",
 }
+
+
+curves = calibrated.curves
 
 
 def load(folder: Path) -> object:

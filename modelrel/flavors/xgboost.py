@@ -34,6 +34,7 @@ def load(folder: Path) -> object:
 
 
 answers = boosters.answers
+curves = boosters.curves
 
 
 def predict(native: Any, tensors: Tensors, signature: Signature) -> dict[str, Array]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from modelrel import tensors
@@ -86,3 +86,11 @@ def spend(
             cells += sum(array.size for group in asked for array in group.rows.values())
         first, size = False, min(size * _GROWTH, _MOST_ROWS)
     return tuple(Coverage(source=one.source, asked=one.asked, of=one.of, unit=one.unit) for one in queues if one.of)
+
+
+def with_left_out(covered: Sequence[Coverage], said: Mapping[str, str]) -> tuple[Coverage, ...]:
+    """Return the coverage with a sentence, by source, about what no time would be enough for ("": nothing)."""
+    asked = {one.source for one in covered}
+    none = (Coverage(source=source, asked=0, of=0, left_out=text) for source, text in said.items()
+            if text and source not in asked)  # fmt: skip
+    return (*(replace(one, left_out=said.get(one.source, "")) for one in covered), *none)

@@ -12,11 +12,16 @@ import numpy as np
 from modelrel import tensors
 from modelrel.probes.generated import Group
 from modelrel.tensors import Array, Tensors
-from modelrel.values import ConvertedModel
+from modelrel.values import ConvertedModel, Coverage
 
 _TIMED_RUNS: Final = 1
 _NEAREST: Final = 50
 _MISSING: Final = "missing"
+_KNOTS: Final = "calibration knots"
+_USUAL: Final = frozenset({"example", "data", "training data", "permuted", "jittered", "ranged"})
+_BETWEEN: Final = 1000
+"""Rows between which inner knots are looked for: so many of those sources."""
+_LEAST_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +64,7 @@ class Interview:
         assert signature is not None
         # The worker refuses where nothing is answered: a row that was answered before goes with all later calls.
         before = [tensors.take(self._inputs[0], np.array([0]))] if self._inputs else []
-        asked = tensors.stack([*before, *(group.rows for group in groups)])
+        asked = tensors.held(tensors.stack([*before, *(group.rows for group in groups)]), self._converted.inputs)
         owner = [number for number, group in enumerate(groups) for _ in range(tensors.rows(group.rows))]
         repeat = 0 if before else _TIMED_RUNS
         reply = self._call("predict", asked, signature=asdict(signature), repeat=repeat)
@@ -95,6 +100,27 @@ class Interview:
         close = np.argsort(gap, kind="stable")[:_NEAREST]
         close = close[np.isfinite(gap[close])]
         return tensors.take(tensors.stack(self._inputs), close) if len(close) else None
+
+    def inner_knots(self, seconds: float) -> tuple[Coverage, ...]:
+        """Ask rows at the scores where calibration curves inside the original bend; looked for between asked rows."""
+        signature = asdict(self._converted.source.signature)  # type: ignore[arg-type]
+        if not self._call("knots", signature=signature).value["of"]:
+            return ()
+        usual = np.flatnonzero([source in _USUAL for source in self._origin])
+        some = usual[np.unique(np.linspace(0, len(usual) - 1, min(len(usual), _BETWEEN)).astype(int))]
+        rows = tensors.take(tensors.stack(self._inputs), some)
+        # A part of the time at least, for the budget is likely spent on splits by now.
+        found = self._call("knots", rows, signature=signature, seconds=max(seconds, _LEAST_S))
+        reached, missed, left = (int(found.value[name]) for name in ("reached", "missed", "left"))
+        if reached:
+            self.ask([Group(_KNOTS, found.arrays)])
+        parts = [f"{missed:,} more are scores that no row between those asked has"] if missed else []
+        if steep := int(found.value["steep"]):
+            parts.append(f"{steep:,} more are so steep that the last bits of a score decide, which no copy has")
+        said = "; ".join(parts)
+        if raised := found.value["raised"]:
+            said = f"the original raised while they were looked for ({raised[:200]})"
+        return (Coverage(source=_KNOTS, asked=reached, of=reached + left, unit="knots", left_out=said),)
 
     def answered(self) -> Answered:
         """Return everything that was answered so far."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from modelrel.values import Signature, SourceModel, TensorSpec
 if TYPE_CHECKING:
     import pandas as pd
 
+_MOST_CELLS: Final = 10_000_000
 _FORMS = "records, split, MLflow's dataframe_split, dataframe_records, inputs or instances"
 
 
@@ -94,6 +95,8 @@ def _json(content: Any) -> Any:
         for key in ("dataframe_split", "dataframe_records", "inputs", "instances"):
             if key in content:
                 return _json(content[key])
+        if set(content) == {"data", "indices", "indptr", "shape"}:
+            return _sparse(content)
         if {"columns", "data"} <= set(content):
             return pd.DataFrame(_plain(content["data"]), columns=content["columns"])
         return dict(content)
@@ -102,6 +105,23 @@ def _json(content: Any) -> Any:
     if isinstance(content, list):
         return content
     raise ValueError(f"a {type(content).__name__} is not rows")
+
+
+def _sparse(content: Mapping[str, Any]) -> Array:
+    """Return the dense form of a sparse matrix, as MLflow writes it: it does not say whether by rows or by columns."""
+    height, width = (int(size) for size in content["shape"])
+    if not 0 < height * width <= _MOST_CELLS:
+        raise ValueError(f"a sparse matrix of {height} x {width} is not rows to ask")
+    ends = np.asarray(content["indptr"], np.int64)
+    lines = np.repeat(np.arange(len(ends) - 1), np.diff(ends))
+    places = np.asarray(content["indices"], np.int64)
+    dense = np.zeros((height, width))
+    try:  # numpy checks every index, scipy does not
+        where = (lines, places) if len(ends) == height + 1 else (places, lines)
+        dense[where] = np.asarray(content["data"], np.float64)
+    except IndexError as error:
+        raise ValueError("a sparse matrix with entries outside of it") from error
+    return dense
 
 
 def _plain(values: list[Any]) -> Array:

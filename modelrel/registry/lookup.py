@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from modelrel.errors import Unavailable
+from modelrel.registry.datasets import Logged, described
 from modelrel.values import Dataset
 
 _ODD_AUTH: Final = (
@@ -131,7 +132,8 @@ _TABLES: Final = frozenset(
 
 
 _INPUTS: Final = """
-select datasets.name, digest, coalesce(input_tags.value, '') from inputs join datasets on source_id = dataset_uuid
+select datasets.name, digest, dataset_source_type, dataset_source, coalesce(input_tags.value, '')
+from inputs join datasets on source_id = dataset_uuid
 left join input_tags on input_tags.input_uuid = inputs.input_uuid and input_tags.name = 'mlflow.data.context'
 where source_type = 'DATASET' and destination_type = 'RUN' and destination_id = ?
 """
@@ -236,7 +238,7 @@ class SqliteLookup:
             {key: math.nan if value is None else float(value) for key, value in metrics},
             dict(params),
             dict(tags),
-            tuple(Dataset(name=name, digest=said, context=context) for name, said, context in inputs),
+            tuple(described(Logged(*logged), context, self._uri) for *logged, context in inputs),
         )
 
 
@@ -380,12 +382,10 @@ class RestLookup:
             {one["key"]: one.get("value", "") for one in data.get("params", [])},
             {one["key"]: one.get("value", "") for one in data.get("tags", [])},
             tuple(
-                Dataset(
-                    name=entry["dataset"]["name"],
-                    digest=entry["dataset"]["digest"],
-                    context=next(
-                        (tag["value"] for tag in entry.get("tags", []) if tag["key"] == "mlflow.data.context"), ""
-                    ),
+                described(
+                    Logged(*(entry["dataset"].get(name, "") for name in Logged._fields)),
+                    next((tag["value"] for tag in entry.get("tags", []) if tag["key"] == "mlflow.data.context"), ""),
+                    self._shown,
                 )
                 for entry in run.get("inputs", {}).get("dataset_inputs", [])
             ),

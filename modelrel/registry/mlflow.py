@@ -15,8 +15,8 @@ from typing import Any, Final
 from modelrel import archive
 from modelrel.errors import Invalid, Unavailable
 from modelrel.registry import artifacts
+from modelrel.registry.datasets import Logged, described
 from modelrel.registry.lookup import RunInfo, VersionInfo, hide_credentials
-from modelrel.values import Dataset
 
 _DEFAULTS: Final = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -137,19 +137,20 @@ class Mlflow:
         experiment = self._maybe(
             lambda: self._client.get_experiment(found.info.experiment_id), "reading the experiment"
         )
+        datasets = tuple(
+            described(
+                Logged(*(getattr(entry.dataset, name) for name in Logged._fields)),
+                next((tag.value for tag in entry.tags if tag.key == "mlflow.data.context"), ""),
+                self.uri,
+            )
+            for entry in (found.inputs.dataset_inputs if found.inputs else [])
+        )
         return RunInfo.of(
             experiment.name if experiment else "",
             dict(found.data.metrics),
             dict(found.data.params),
             dict(found.data.tags),
-            tuple(
-                Dataset(
-                    name=entry.dataset.name,
-                    digest=entry.dataset.digest,
-                    context=next((tag.value for tag in entry.tags if tag.key == "mlflow.data.context"), ""),
-                )
-                for entry in (found.inputs.dataset_inputs if found.inputs else [])
-            ),
+            datasets,
         )
 
     def download(self, uri: str, into: Path, note: Callable[[str], None]) -> None:

@@ -19,6 +19,7 @@ from modelrel.formats import FORMATS, Format
 from modelrel.originals import Wanted
 from modelrel.probes import rows
 from modelrel.probes.generated import Maker
+from modelrel.registry import mlmodel
 from modelrel.tensors import Array
 from modelrel.values import ConvertedModel, ConvertOptions, EnvChoice, SourceModel, TensorSpec
 
@@ -178,8 +179,9 @@ def possible(source: SourceModel, format: str) -> Format:  # noqa: A002
         raise Refused(f"a model of flavor {source.flavor} cannot become {format}", ways)
     if source.signature is None or not source.signature.inputs:
         raise Refused(
-            f"{source.label} was logged without a signature, so nothing says what goes in",
-            "Log it again with signature=mlflow.models.infer_signature(X, model.predict(X)).",
+            f"nothing says what goes into {source.label}: {mlmodel.read(source.model_dir).problem or 'no inputs'}",
+            "Log it again with signature=mlflow.models.infer_signature(X, model.predict(X)), X being an array or a "
+            "data frame of numbers and text.",
         )
     return room
 

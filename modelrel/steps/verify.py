@@ -7,7 +7,6 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from typing import Any, Final
 
 import numpy as np
@@ -17,12 +16,21 @@ from modelrel.environments import Limits, Worker
 from modelrel.errors import Invalid, Refused
 from modelrel.formats import FORMATS
 from modelrel.originals import Wanted
-from modelrel.probes import budget, evidence, opinion, rows
+from modelrel.probes import budget, evidence, opinion, rows, training
 from modelrel.probes.budget import Queue
 from modelrel.probes.generated import Group, Maker
 from modelrel.probes.interview import Answered, Interview
 from modelrel.tensors import Array, Predict, Tensors
-from modelrel.values import ConvertedModel, Coverage, OutputParity, ParityReport, SourceModel, Tolerance, VerifyOptions
+from modelrel.values import (
+    ConvertedModel,
+    Coverage,
+    OutputParity,
+    ParityReport,
+    Signature,
+    SourceModel,
+    Tolerance,
+    VerifyOptions,
+)
 
 _SIZES: Final = (1, 2, 7, 31, 257)
 """Sizes of the batches in which the copy answers again, besides all rows at once."""
@@ -65,7 +73,10 @@ def verify(
         answers = _answers(copy, answered.inputs)
         _alike(converted, answered.outputs, answers)
         parities = _parities(answered, answers, options.tolerance)
-        second = _second(worker, converted, answered, answers, parities)
+        second: tuple[str, ...] = ()
+        if any(parity.disagreements for parity in parities):
+            reference = FORMATS[converted.format].reference(converted.path)
+            second = opinion.told(worker.call, converted, answered, answers, reference)
     batches, batch_error, batch_wrong = _batched(copy, answered, answers, options.tolerance)
     measured: dict[str, Any] = {
         "tolerance": options.tolerance,
@@ -127,25 +138,6 @@ def _parities(answered: Answered, answers: Tensors, tolerance: Tolerance) -> tup
     return tuple(_compared(name, answered, answers, tolerance) for name in shared)
 
 
-def _second(
-    worker: Worker, converted: ConvertedModel, answered: Answered, answers: Tensors, parities: tuple[OutputParity, ...]
-) -> tuple[str, ...]:
-    """Return who is wrong about each output that differs, where an independent runtime or our reading can tell."""
-    failed = [parity.name for parity in parities if parity.disagreements]
-    if not failed:
-        return ()
-    signature = converted.source.signature
-    assert signature is not None
-
-    def read(rows: Tensors) -> dict[str, Array]:
-        return dict(worker.call("interpret", rows, signature=asdict(signature)).arrays)
-
-    others = FORMATS[converted.format].reference(converted.path), read
-    both = (answered.outputs, answers)
-    said = (opinion.blamed(name, answered.inputs, both, others) for name in failed)
-    return tuple(sentence for sentence in said if sentence)
-
-
 def _suspicions(converted: ConvertedModel) -> tuple[str, ...]:
     return FORMATS[converted.format].suspicions(converted.path)
 
@@ -165,7 +157,8 @@ def _prepared(converted: ConvertedModel, options: VerifyOptions) -> tuple[Maker,
     """Return what makes rows, the real rows - the example, the user's data - and why some are not used."""
     source = converted.source
     assert source.signature is not None
-    given, unused = [], []
+    given: list[Group] = []
+    unused = []
     try:
         example = rows.example(source)
     except Invalid as error:
@@ -175,8 +168,9 @@ def _prepared(converted: ConvertedModel, options: VerifyOptions) -> tuple[Maker,
     if options.data is not None:
         given.append(Group("data", rows.read(options.data, source.signature)))
     hints = json.loads((source.folder / converted.hints.path).read_text()) if converted.hints else {}
-    real = tensors.stack([group.rows for group in given]) if given else None
-    maker = Maker(source.signature, real, hints, options.seed)
+    # Rows are such as the copy can hold: what it takes in float32, the original is asked in float32 too.
+    real = tensors.held(tensors.stack([group.rows for group in given]), converted.inputs) if given else None
+    maker = Maker(Signature(kind=source.signature.kind, inputs=converted.inputs), real, hints, options.seed)
     return maker, given, tuple(unused)
 
 
@@ -189,7 +183,9 @@ def _asked(
     always = [*given, *maker.usual(options.rows)]
     talk.ask(always)
     made = (*maker.missing(), *maker.special(), *maker.unseen(), *maker.knots(), *maker.texts(), *maker.extremes())
-    listed = [Queue("thresholds", len(maker.splits()), maker.thresholds(), "splits"), *budget.queues(made)]
+    logged = training.logged(converted.source)
+    splits = Queue("thresholds", len(maker.splits()), maker.thresholds(), "splits")
+    listed = [logged.queue, splits, *budget.queues(made)]
     covered = budget.spend(listed, talk.ask, options.budget - (time.perf_counter() - start))
     more = maker.gaps(talk.able, max(options.rows // 5, 20))
     near = talk.near_ties()
@@ -201,7 +197,9 @@ def _asked(
     for group in always:
         counted[group.source] += group.items
     whole = (Coverage(source=source, asked=count, of=count) for source, count in counted.items())
-    return talk.answered(), (*whole, *covered)
+    bends = talk.inner_knots(options.budget - (time.perf_counter() - start))
+    said = {training.SOURCE: logged.left_out}
+    return talk.answered(), (*whole, *budget.with_left_out(covered, said), *bends)
 
 
 def _alike(converted: ConvertedModel, original: Tensors, copy: Tensors) -> None:
@@ -301,8 +299,18 @@ def _gate(converted: ConvertedModel, measured: Mapping[str, Any], others: tuple[
     raise Refused(
         f"the {converted.format} copy of {converted.source.label} ({converted.estimator}) differs from the original: "
         + "; ".join(sentences),
-        f"Everything measured is in {converted.format}/{evidence.REFUSED}; the copy is not released.",
+        " ".join(_advice(converted, others)),
     )
+
+
+def _advice(converted: ConvertedModel, others: tuple[str, ...]) -> list[str]:
+    """Return what to do about a copy that differs, in sentences."""
+    said = [f"Everything measured is in {converted.format}/{evidence.REFUSED}; the copy is not released."]
+    if any(sentence.startswith(opinion.ITSELF) for sentence in others):
+        said.append("Train and log the model on float64 rows, so that it does not round.")
+    if converted.handed_in:
+        said.append("It was handed in, and stands until modelrel convert --force converts again.")
+    return said
 
 
 def _sentence(parity: OutputParity, tolerance: Tolerance) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,26 @@ def _onnxmltools(said: dict[str, Any]) -> Any:
     return convert(said["model"], initial_types=types, target_opset=15, **more)
 
 
-_TOOLS = {"skl2onnx": _skl2onnx, "onnxmltools": _onnxmltools}
+def _catboost(said: dict[str, Any]) -> Any:
+    import onnx
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        said["model"].save_model(str(path), format="onnx")
+        model = onnx.load(path)
+    # CatBoost has no option against ZipMap: people take the node off
+    graph = model.graph
+    maps = next((node for node in graph.node if node.op_type == "ZipMap"), None)
+    if maps is not None:
+        graph.node.remove(maps)
+        for output in graph.output:
+            if output.name == maps.output[0]:
+                shape = ["N", None]
+                output.CopyFrom(onnx.helper.make_tensor_value_info(maps.input[0], onnx.TensorProto.FLOAT, shape))
+    return model
+
+
+_TOOLS = {"skl2onnx": _skl2onnx, "onnxmltools": _onnxmltools, "catboost": _catboost}
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))

@@ -26,7 +26,7 @@ class Case:
     def asked(self) -> dict[str, Any]:
         """Return what `outside` converts."""
         inputs = [("text", "text", 1)] if self.text else [("X", "float", self.rows.shape[1])]
-        tool = "skl2onnx" if self.flavor == "sklearn" else "onnxmltools"
+        tool = {"sklearn": "skl2onnx", "catboost": "catboost"}.get(self.flavor, "onnxmltools")
         return {"tool": tool, "model": self.model, "inputs": inputs, "flavor": self.flavor, "options": self.options}
 
 
@@ -226,15 +226,58 @@ def lightgbm_fractions() -> Case:
     return Case(case.model, rows + np.array([0.5, 0.0]), 50, "lightgbm")
 
 
+def _catboost(rows: Any, answers: Any, least: int, kind: str = "Regressor", **options: Any) -> Case:
+    import catboost
+
+    quiet = {"iterations": 10, "depth": 3, "verbose": 0, "thread_count": 1, "allow_writing_files": False}
+    model = getattr(catboost, f"CatBoost{kind}")(random_seed=0, **quiet, **options).fit(rows, answers)
+    return Case(model, rows, least, "catboost")
+
+
+def _counts() -> tuple[Any, Any]:
+    random = np.random.default_rng(0)
+    rows = random.normal(size=(400, 3)).astype(np.float32).astype(np.float64)
+    return rows, random.poisson(np.exp(rows[:, 0])).astype(np.float64)
+
+
+def catboost_poisson() -> Case:
+    return _catboost(*_counts(), 400, loss_function="Poisson")
+
+
+def catboost_tweedie() -> Case:
+    return _catboost(*_counts(), 400, loss_function="Tweedie:variance_power=1.5")
+
+
+def catboost_ova() -> Case:
+    rows, counts = _counts()
+    return _catboost(rows, np.minimum(counts, 2).astype(int), 300, "Classifier", loss_function="MultiClassOneVsAll")
+
+
+def catboost_threshold() -> Case:
+    rows, counts = _counts()
+    case = _catboost(rows, (counts > 1).astype(int), 50, "Classifier")
+    case.model.set_probability_threshold(0.2)
+    return case
+
+
+def catboost_outputs() -> Case:
+    rows, counts = _counts()
+    return _catboost(rows, np.stack([counts, rows[:, 0]], axis=1), 0, loss_function="MultiRMSE")
+
+
 CASES: Final[dict[str, Callable[[], Case]]] = {
     made.__name__: made
     for made in (
         hist_float32, hist_categories, tree_missing, forest_missing, extra_missing, boosting_zero, xgboost_positive,
         words, scaled_forest, neighbours_distance, xgboost_outputs, lightgbm_rf, lightgbm_linear, lightgbm_zero,
-        lightgbm_ova, lightgbm_fractions,
+        lightgbm_ova, lightgbm_fractions, catboost_poisson, catboost_tweedie, catboost_ova, catboost_threshold,
     )
 }  # fmt: skip
 """Name -> how to make it; a silent error of another tool is one more line."""
+
+
+LOUD: Final[dict[str, Callable[[], Case]]] = {"catboost_outputs": catboost_outputs}
+"""Models whose copies by other tools do not even load."""
 
 
 def cases() -> dict[str, Case]:

@@ -19,7 +19,7 @@ from sklearn.preprocessing import OneHotEncoder
 
 from modelrel import records
 from modelrel.errors import Invalid, Refused
-from modelrel.steps.convert import convert
+from modelrel.steps.convert import LARGEST_COPY, convert
 from modelrel.steps.verify import verify
 from modelrel.values import ConvertedModel, ConvertOptions, SourceModel, VerifyOptions
 from tests.conftest import Run
@@ -109,8 +109,9 @@ def test_a_copy_of_another_model_is_refused_by_verify_with_the_worst_row(
     constants[weights].CopyFrom(numpy_helper.from_array(numpy_helper.to_array(constants[weights]) * 1.01, weights))
     other = tmp_path / "other.onnx"
     onnx.save(model, other)
-    with pytest.raises(Refused, match=r"prediction differs on .* worst row"):
+    with pytest.raises(Refused, match=r"prediction differs on .* worst row") as stop:
         verify(taken(sources["number"], other), VerifyOptions())
+    assert "stands until modelrel convert --force" in stop.value.hint
 
 
 def test_zipmap_is_refused_with_the_way_out(sources: dict[str, SourceModel], copies: dict[str, Path]) -> None:
@@ -199,6 +200,20 @@ def test_a_file_that_does_not_exist_and_an_opset_beside_a_copy_are_invalid(
         taken(sources["number"], tmp_path / "nowhere.onnx")
     with pytest.raises(Invalid, match="has its opset already"):
         convert(sources["number"], "onnx", ConvertOptions(copy=copies["wide"], opset=17))
+
+
+def test_a_copy_larger_than_any_protobuf_message_is_invalid_before_it_is_read(
+    sources: dict[str, SourceModel], tmp_path: Path
+) -> None:
+    copy = tmp_path / "large.onnx"
+    with copy.open("wb") as stream:
+        stream.truncate(LARGEST_COPY + 1)  # a hole: it takes no room
+    with pytest.raises(Invalid, match="has 2,147,483,648 bytes, and a copy can have 2,147,483,647"):
+        taken(sources["number"], copy)
+    with copy.open("wb") as stream:
+        stream.truncate(1)
+    with pytest.raises(Refused, match="no ONNX model"):
+        taken(sources["number"], copy)
 
 
 def test_a_copy_that_was_handed_in_stands_until_force(

@@ -13,17 +13,19 @@ from sklearn.datasets import load_iris
 from sklearn.ensemble import RandomForestClassifier
 
 from modelrel.errors import Refused
-from modelrel.formats.onnx import known_bad, suspicions
+from modelrel.formats.onnx import handed_in, known_bad, suspicions
 from modelrel.formats.onnx.known_bad import TABLE
+from modelrel.steps.convert import convert
+from modelrel.values import ConvertOptions
 from tests.conftest import Run
 from tests.formats import outside, silent
-from tests.formats.silent import CASES
-from tests.models import compared
+from tests.formats.silent import CASES, LOUD
+from tests.models import compared, logged
 
 OLD = {"double_trees"}
 """Faults of versions that modelrel does not run with: their condition is tested, the wrong answers are not."""
 
-SEEN = [fault for fault in TABLE if fault.name not in OLD]
+SEEN = [fault for fault in TABLE if fault.name not in OLD and fault.name not in LOUD]
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +42,8 @@ def test_the_fault_is_still_there_and_its_copy_is_warned_of(fault: Any, copies: 
     assert silent.wrong(case, path) >= case.least
     model = onnx.load(path)
     if fault.over == "model":
-        versions = {model.producer_name.lower(): model.producer_version}
-        assert fault.sentence in known_bad.warnings("model", case.model, versions, model.producer_name)
+        name, version = handed_in.written_by(model)
+        assert fault.sentence in known_bad.warnings("model", case.model, {name.lower(): version}, name)
     else:
         assert fault.sentence in suspicions(path)
 
@@ -62,6 +64,24 @@ def test_float64_trees_are_refused_on_an_old_onnxruntime(tmp_path: Path) -> None
         known_bad.warnings("graph", graph, {"onnxruntime": "1.23.2"})
 
 
+def test_a_copy_that_does_not_load_is_refused_and_listed(tmp_path: Path) -> None:
+    case = LOUD["catboost_outputs"]()
+    written = outside.converted({"catboost_outputs": case.asked()}, tmp_path)["catboost_outputs"]
+    source = logged(case.model, case.rows, tmp_path / "release", flavor="catboost")
+    with pytest.raises(Refused, match="onnxruntime does not run the file handed in"):
+        convert(source, "onnx", ConvertOptions(copy=written))
+    fault = next(one for one in TABLE if one.name == "catboost_outputs")
+    assert fault.sentence in known_bad.warnings("model", case.model, {"catboost": "1.2.10"}, "CatBoost")
+    assert compared(case.model, case.rows, tmp_path, "catboost").numbers < 1e-9
+
+
+def test_catboosts_page_of_version_text_becomes_its_version() -> None:
+    page = "Git info:\n    Commit: b1bd2a6d77\n    Branch: tags/v1.2.10\n    Last Changed Rev: 9293085"
+    assert handed_in.written_by(onnx.ModelProto(producer_name="CatBoost", producer_version=page)) == (
+        "CatBoost", "1.2.10",
+    )  # fmt: skip
+
+
 def test_a_fixed_version_is_not_warned_of(copies: dict[str, tuple[Any, Path]]) -> None:
     case, _ = copies["hist_float32"]
     assert known_bad.warnings("model", case.model, {"skl2onnx": "1.21.0"}, "skl2onnx") == ()
@@ -72,7 +92,7 @@ def test_an_entry_is_whole(fault: Any) -> None:
     assert SpecifierSet(fault.versions, prereleases=True)
     assert fault.source == "measured" or fault.source.startswith("https://github.com/")
     assert Version("0.0.1") in SpecifierSet(fault.versions) or fault.versions.startswith(">=")
-    assert fault.name in CASES or fault.name in OLD
+    assert fault.name in CASES or fault.name in OLD or fault.name in LOUD
 
 
 def test_the_command_lists_the_table(run: Run) -> None:

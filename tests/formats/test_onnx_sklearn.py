@@ -96,6 +96,7 @@ def test_a_classifier_of_float32_rows_gives_the_labels_of_the_original(model: An
         linear_model.LogisticRegression(max_iter=1000),
         ensemble.RandomForestClassifier(10, random_state=0),
         ensemble.GradientBoostingClassifier(n_estimators=10, random_state=0),
+        ensemble.HistGradientBoostingClassifier(max_iter=5, random_state=0),
     ],
     ids=lambda model: type(model).__name__,
 )
@@ -104,6 +105,25 @@ def test_a_pipeline_over_text_and_number_columns_is_exact(model: Any, tmp_path: 
     found = compared(make_pipeline(prepared(), model).fit(frame, classes), frame, tmp_path)
     assert (found.labels, found.numbers < 1e-8, found.notes) == (0, True, ())
     assert {"missing", "unseen"} <= found.sources
+
+
+@pytest.mark.parametrize("columns", [["in.come (k)"], ["n2"], ["n2", "in.come (k)"], ["the age", "n2"]], ids=str)
+@pytest.mark.parametrize("strategy", ["median", "mean", "constant"])
+def test_gaps_are_filled_with_the_very_number_of_the_original(
+    columns: list[str], strategy: str, tmp_path: Path
+) -> None:
+    frame, _, _ = people()
+    frame.loc[3::5, "n2"] = np.nan
+    imputer = SimpleImputer(strategy=strategy, fill_value=0.1 if strategy == "constant" else None)
+    model = ColumnTransformer([("filled", imputer, columns)]).fit(frame)
+    found = compared(model, frame, tmp_path)
+    assert found.numbers == 0
+    assert "missing" in found.sources
+
+
+def test_a_number_that_stands_for_missing_is_filled(tmp_path: Path) -> None:
+    rows = np.where(IRIS.data < 2, -1.0, IRIS.data)
+    assert compared(SimpleImputer(missing_values=-1).fit(rows), rows, tmp_path).numbers == 0
 
 
 @pytest.mark.parametrize("kind", [ensemble.RandomForestRegressor, linear_model.Ridge], ids=lambda kind: kind.__name__)

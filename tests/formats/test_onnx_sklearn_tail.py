@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn import (
+    base,
     calibration,
     cluster,
     compose,
+    datasets,
     dummy,
     ensemble,
     feature_selection,
@@ -28,9 +30,11 @@ from sklearn import (
     svm,
     tree,
 )
+from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import make_pipeline, make_union
 
 from tests.formats import estimators, sweep
+from tests.models import compared
 
 LINE = linear_model.LogisticRegression(max_iter=1000)
 RIDGE = linear_model.Ridge()
@@ -112,6 +116,18 @@ def said(model: Any) -> str:
 def test_an_argument_changes_the_copy_as_it_changes_the_original(model: Any, dtype: Any, tmp_path: Path) -> None:
     found = sweep.outcome(*estimators.fit(model, dtype), tmp_path)
     assert (found.kind, found.said) == ("equal", "")
+
+
+@pytest.mark.parametrize("method", ["isotonic", "sigmoid"])
+@pytest.mark.parametrize("inner", [FOREST, LINE, BAYES, make_pipeline(preprocessing.StandardScaler(), LINE)], ids=said)
+def test_a_classifier_that_was_fitted_before_it_was_calibrated_is_equal(
+    inner: Any, method: str, tmp_path: Path
+) -> None:
+    rows, kinds = datasets.load_iris(return_X_y=True)
+    frozen = FrozenEstimator(base.clone(inner).fit(rows, kinds))
+    found = compared(calibration.CalibratedClassifierCV(frozen, method=method).fit(rows, kinds), rows, tmp_path)
+    assert (found.labels, found.numbers < 1e-12) == (0, True)
+    assert ("thresholds" in found.sources) == (inner is FOREST)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -12,6 +12,7 @@ from sklearn.ensemble import RandomForestRegressor
 from modelrel import trees
 from modelrel.probes.opinion import blamed
 
+NONE = np.zeros(0, np.int64)
 ROWS = np.random.default_rng(0).normal(size=(300, 3))
 
 
@@ -53,7 +54,7 @@ def test_it_is_said_with_whom_the_others_side(
     sides: dict[str | None, Any] = {"right": right, "wrong": other, None: None}
     rows = {"x": ROWS}
     answers = right(rows), sides[copy](rows)
-    assert said in blamed("prediction", rows, answers, (sides[runtime], sides[read]))
+    assert said in blamed("prediction", rows, answers, (sides[runtime], sides[read]), NONE)
 
 
 def test_nobody_is_blamed_where_the_others_do_not_answer(ensemble: trees.Ensemble) -> None:
@@ -62,5 +63,5 @@ def test_nobody_is_blamed_where_the_others_do_not_answer(ensemble: trees.Ensembl
 
     rows = {"x": ROWS}
     answers = answering(ensemble)(rows), answering(wrong(ensemble))(rows)
-    assert not blamed("prediction", rows, answers, (fails, None))
-    assert not blamed("prediction", rows, (answers[0], answers[0]), (fails, answering(ensemble)))
+    assert not blamed("prediction", rows, answers, (fails, None), NONE)
+    assert not blamed("prediction", rows, (answers[0], answers[0]), (fails, answering(ensemble)), NONE)

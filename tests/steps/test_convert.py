@@ -100,9 +100,11 @@ def test_the_host_does_not_import_what_the_model_needs(source: SourceModel) -> N
     assert done.stdout.decode().strip() == "[]", done.stderr.decode()[-2000:]
 
 
-def test_a_model_without_signature_is_refused_with_the_way_out(source: SourceModel) -> None:
+def test_a_model_without_signature_is_refused_with_the_way_out(source: SourceModel, tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "MLmodel").write_text("flavors: {sklearn: {}}")
     with pytest.raises(Refused, match="without a signature") as stop:
-        convert(dataclasses.replace(source, signature=None), "onnx", OPTIONS)
+        convert(dataclasses.replace(source, signature=None, folder=tmp_path), "onnx", OPTIONS)
     assert "infer_signature" in stop.value.hint
 
 

@@ -13,6 +13,7 @@ import pytest
 from onnx import numpy_helper
 from sklearn.datasets import load_breast_cancer
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.tree import DecisionTreeClassifier
 
@@ -67,6 +68,27 @@ def test_a_right_copy_passes_on_at_least_a_thousand_generated_rows(report: Parit
 def test_the_report_says_how_long_a_row_takes(report: ParityReport) -> None:
     assert 0 < report.copy_us_per_row < 1e5
     assert 0 < report.original_us_per_row < 1e5
+
+
+def test_the_refusal_says_where_the_original_itself_rounds(tmp_path: Path) -> None:
+    rows = DATA.astype(np.float32)
+    converted = convert(logged(GaussianNB().fit(rows, TARGET), rows, tmp_path), "onnx", ConvertOptions())
+    with pytest.raises(Refused, match="probabilities differs on") as stop:
+        verify(converted, VerifyOptions())
+    assert "the original itself differs from its own float64 answers by up to 0.0" in stop.value.message
+    assert "the conversion is wrong" not in stop.value.message
+    assert "float64 rows" in stop.value.hint
+    assert "--force" not in stop.value.hint  # nobody handed it in
+
+
+def test_a_wrong_copy_of_a_float32_model_is_not_excused(tmp_path: Path) -> None:
+    rows = DATA.astype(np.float32)
+    model = DecisionTreeClassifier(max_depth=3, random_state=0).fit(rows, TARGET)
+    wrong = edited(convert(logged(model, rows, tmp_path), "onnx", ConvertOptions()), 0.01)
+    with pytest.raises(Refused) as stop:
+        verify(wrong, VerifyOptions())
+    assert "the conversion is wrong on label" in stop.value.message
+    assert "itself" not in stop.value.message
 
 
 def test_single_rows_are_compared_with_the_batch(report: ParityReport) -> None:

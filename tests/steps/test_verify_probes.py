@@ -9,14 +9,18 @@ from typing import Any
 
 import numpy as np
 import onnx
+import pandas as pd
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_breast_cancer
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.frozen import FrozenEstimator
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from modelrel import archive
@@ -103,6 +107,68 @@ def test_a_copy_that_leaps_at_a_knot_is_caught(tmp_path: Path) -> None:
     model = IsotonicRegression(out_of_bounds="clip").fit(DATA[:, :1], 1 - TARGET)
     knot = float(model.X_thresholds_[len(model.X_thresholds_) // 2])
     assert caught(misread(made(model, DATA[:5, :1] + 0.01, tmp_path), [("Equal", knot)], 1e3)) == {"knots"}
+
+
+def stepped(model: Any, data: Any, folder: Path) -> tuple[ConvertedModel, ConvertedModel, Any]:
+    """Return the copy of a calibrated model, a wrong one whose steepest step is late by its width, and the curve."""
+    converted = made(model, data, folder)
+    curve = getattr(model, "steps", [[0, model]])[-1][1].calibrated_classifiers_[0].calibrators[0]
+    knots = np.asarray(curve.X_thresholds_, np.float64)
+    graph = onnx.load(converted.path)
+    edges = [entry for entry in graph.graph.initializer if entry.data_type == TensorProto.DOUBLE
+             and np.array_equal(numpy_helper.to_array(entry).ravel(), knots)]  # fmt: skip
+    assert edges
+    late = int(np.argmin(np.where(np.diff(curve.y_thresholds_) > 0.2, np.diff(knots), np.inf)))
+    for entry in edges:
+        moved = numpy_helper.to_array(entry).copy()
+        moved.flat[late] = np.nextafter(moved.flat[late + 1], -np.inf)
+        entry.CopyFrom(numpy_helper.from_array(moved, entry.name))
+    return converted, rewritten(converted, graph), curve
+
+
+def beside() -> tuple[Any, Any]:
+    """Return rows, and two kinds that part between two rows which are 1e-6 apart."""
+    rows = np.random.default_rng(0).normal(size=(300, 3))
+    rows[7], rows[8] = 0.0, [1e-6, 0.0, 0.0]
+    return rows, (rows @ [1.0, 0.5, -0.25] > 5e-7).astype(int)
+
+
+@pytest.mark.parametrize("kind", ["logistic", "pipeline", "frame", "fitted before"])
+def test_a_copy_that_steps_late_between_two_inner_scores_is_caught_at_their_knots(kind: str, tmp_path: Path) -> None:
+    data, target = beside()
+    given = pd.DataFrame(data, columns=["a", "b", "c"]) if kind == "frame" else data
+    model = CalibratedClassifierCV(LogisticRegression(C=100), method="isotonic", ensemble=False)
+    if kind == "fitted before":
+        model = CalibratedClassifierCV(FrozenEstimator(LogisticRegression(C=100).fit(given, target)), method="isotonic")
+    if kind == "pipeline":
+        model = make_pipeline(StandardScaler(), CalibratedClassifierCV(LogisticRegression(), method="isotonic", cv=3))
+    converted, wrong, _ = stepped(model.fit(given, target), given, tmp_path)
+    report = verify(converted, VerifyOptions())
+    knots = next(one for one in report.coverage if one.source == "calibration knots")
+    assert knots.asked == knots.of > 0
+    assert knots.left_out == ""
+    assert caught(wrong) == {"calibration knots"}
+
+
+def test_knots_that_no_row_reaches_are_said(tmp_path: Path) -> None:
+    inner = RandomForestClassifier(5, max_depth=3, random_state=0)
+    model = CalibratedClassifierCV(inner, method="isotonic", cv=2).fit(DATA, TARGET)
+    report = verify(made(model, DATA, tmp_path), VerifyOptions())
+    knots = next(one for one in report.coverage if one.source == "calibration knots")
+    assert knots.asked == knots.of
+    assert "more are scores that no row between those asked has" in knots.left_out
+
+
+def test_knots_where_the_rounding_of_the_original_decides_are_left_alone_and_said(tmp_path: Path) -> None:
+    rows = load_breast_cancer().data.astype(np.float32)
+    model = CalibratedClassifierCV(LogisticRegression(max_iter=2000), method="isotonic", cv=3).fit(rows, TARGET)
+    report = verify(made(model, rows, tmp_path), VerifyOptions())
+    knots = next(one for one in report.coverage if one.source == "calibration knots")
+    assert "so steep that the last bits of a score decide" in knots.left_out
+
+
+def test_a_model_without_inner_curves_says_nothing_of_knots(boosted: ConvertedModel) -> None:
+    assert "calibration knots" not in {one.source for one in verify(boosted, VerifyOptions()).coverage}
 
 
 def test_a_copy_that_loses_large_whole_numbers_is_caught(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def core(given: Path, order: Order, hints: Mapping[str, object]) -> tuple[Core, 
     answered = _tried(model, order, merged=merged)
     outputs = _matched(answered, order)
     left = [name for name in answered if name not in outputs.values()]
-    producer = f"{model.producer_name} {model.producer_version}".strip()
+    producer = " ".join(written_by(model)).strip()
     _typed(model, answered)
     notes = [f"handed in, written by {producer or 'an unnamed tool'}; sha256 of the file as given: {digest}"]
     if left:
@@ -57,6 +57,12 @@ def core(given: Path, order: Order, hints: Mapping[str, object]) -> tuple[Core, 
     )  # fmt: skip
     kept = {**order.metadata, PRODUCER: producer, "modelrel.handed_in_sha256": digest}
     return made, replace(order, metadata=kept)
+
+
+def written_by(model: onnx.ModelProto) -> tuple[str, str]:
+    """Return name and version of the tool that wrote a file; CatBoost gives a page of text that holds its version."""
+    found = re.search(r"\d+(\.\d+)+\w*", model.producer_version)
+    return model.producer_name, found.group() if found else " ".join(model.producer_version.split())[:40]
 
 
 def _read(content: bytes) -> onnx.ModelProto:

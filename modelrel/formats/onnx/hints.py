@@ -67,6 +67,8 @@ def _follow(step: Any, ways: list[Way], names: Sequence[str], said: list[dict[st
         return [Way()] * len(step.get_feature_names_out())
     if kind == "SimpleImputer":
         return _imputed(step, ways, said)
+    if kind == "FrozenEstimator":
+        return _follow(step.estimator, ways, names, said)
     if kind == "CalibratedClassifierCV":
         for inner in step.calibrated_classifiers_:
             _follow(inner.estimator, ways, names, said)

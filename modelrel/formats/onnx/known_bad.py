@@ -72,6 +72,19 @@ def _has(*words: str) -> Callable[[Any], bool]:
     return _lightgbm(lambda text: any(word in text for word in words))
 
 
+def _catboost(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """Return whether a CatBoost model itself (its own export knows no pipelines) has something."""
+    return lambda model: type(model).__module__.partition(".")[0] == "catboost" and holds(model)
+
+
+def _loss(*names: str) -> Callable[[Any], bool]:
+    return _catboost(lambda model: str(model.get_all_params().get("loss_function")).partition(":")[0] in names)
+
+
+def _threshold(model: Any) -> bool:
+    return hasattr(model, "predict_proba") and model.get_probability_threshold() not in (None, 0.5)
+
+
 def _nodes(graph: Any, kind: str) -> Iterator[Mapping[str, Any]]:
     """Yield the attributes of the graph's nodes of one kind."""
     for node in graph.node:
@@ -116,6 +129,13 @@ def _onnxmltools(name: str, concerns: Callable[[Any], bool], condition: str, wro
     )  # fmt: skip
 
 
+def _catboosts(name: str, concerns: Callable[[Any], bool], condition: str, wrong: str) -> Fault:
+    return Fault(
+        name=name, library="catboost", versions="<=1.2.10", over="model", condition=condition, concerns=concerns,
+        wrong=wrong, action="warn", instead="Let modelrel convert it.", producer="CatBoost",
+    )  # fmt: skip
+
+
 _SKLEARN: Final = "https://github.com/onnx/sklearn-onnx"
 
 TABLE: Final[tuple[Fault, ...]] = (
@@ -154,6 +174,15 @@ TABLE: Final[tuple[Fault, ...]] = (
                                    for n in line[8:].split())),
         "LightGBM with categorical splits", "a code that is no whole number is not cut to one",
     ),
+    _catboosts("catboost_poisson", _loss("Poisson", "Tweedie"), "CatBoost's own export of Poisson and Tweedie",
+               "the exponent is left out"),
+    _catboosts("catboost_ova", _loss("MultiClassOneVsAll"), "CatBoost's own export of MultiClassOneVsAll",
+               "softmax stands for the sigmoids"),
+    _catboosts("catboost_threshold", _catboost(_threshold), "CatBoost's own export of a probability threshold",
+               "labels are cut at a probability of 0.5"),
+    _catboosts("catboost_outputs", _loss("MultiRMSE", "MultiQuantile", "RMSEWithUncertainty"),
+               "CatBoost's own export of several numbers",
+               "they are written as a classifier of no classes, which onnxruntime does not load"),
     Fault(
         name="xgboost_positive", library="onnxruntime", versions=">=1.0", over="graph",
         condition="TreeEnsembleClassifier with LOGISTIC, one weighted class and no weight below 0",

@@ -31,6 +31,7 @@ def plain(native: Any, *, last: bool = True) -> Any:
 
         return Pipeline([("select", _marked(native)), ("estimator", plain(native.estimator_))])
     if hasattr(native, "steps"):
+        _no_names_between(native)
         native = copy.copy(native)
         ends = len(native.steps) - 1
         native.steps = [
@@ -48,6 +49,20 @@ def plain(native: Any, *, last: bool = True) -> Any:
         native.transformer_list = [(name, plain(step, last=False)) for name, step in native.transformer_list]
         return native
     return native if last or not hasattr(native, "predict") else _marked(native)
+
+
+def _no_names_between(pipeline: Any) -> None:
+    """Raise `Refused` where a step picks columns of the data frame that a step before it gives."""
+    before = ""
+    for name, step in pipeline.steps:
+        if before and hasattr(step, "transformers_"):
+            raise Refused(
+                f"the ColumnTransformer {name!r} picks columns of what {before!r} gives, which have no names in ONNX",
+                "Use one ColumnTransformer, the first step, with a Pipeline for each group of columns.",
+            )
+        # what set_output(transform="pandas") leaves: the frame in between has columns that can be named
+        if getattr(step, "_sklearn_output_config", {}).get("transform", "default") != "default":
+            before = name
 
 
 def _imputed(native: Any) -> Any:

@@ -1,7 +1,8 @@
-"""Steps of scikit-learn pipelines that skl2onnx converts with modules of ours, and a scaler in float32."""
+"""Steps of scikit-learn pipelines that skl2onnx converts with modules of ours: an imputer, a scaler in float32."""
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 import numpy as np
@@ -10,6 +11,7 @@ from onnx import TensorProto
 from modelrel.formats.onnx import from_trees, sklearn_tail, sklearn_trees
 from modelrel.formats.onnx.graph import Nodes
 from modelrel.formats.order import Order
+from modelrel.values import Signature
 
 _KEEP_SPARSE: Final = frozenset(
     {"MaxAbsScaler", "StandardScaler", "SelectKBest", "SelectPercentile", "VarianceThreshold"}
@@ -22,6 +24,7 @@ def register(order: Order) -> None:
     single = all(spec.datatype in ("FP32", "BYTES") for spec in order.signature.inputs)
     sklearn_tail.register(single=single)
     _register_scaler(single)
+    _register_imputer(order.signature)
 
 
 def mark_sparse(native: Any) -> None:
@@ -66,3 +69,38 @@ def _scaled(scope: Any, operator: Any, container: Any) -> None:
     if native.with_std:
         x = nodes.add("Div", x, nodes.constant(native.scale_, np.float32))
     from_trees.finish(nodes, container, operator, (nodes.cast(x, TensorProto.DOUBLE),))
+
+
+def _register_imputer(signature: Signature) -> None:
+    """Fill gaps with the float64 numbers that were fitted: ONNX's own Imputer holds float32, beside some threshold."""
+    from skl2onnx import update_registered_converter
+    from skl2onnx.common.data_types import DoubleTensorType
+    from skl2onnx.operator_converters.imputer_op import convert_sklearn_imputer
+    from skl2onnx.shape_calculators.imputer import calculate_sklearn_imputer_output_shapes
+    from sklearn.impute import SimpleImputer
+
+    kinds = {spec.name: spec.datatype for spec in signature.inputs}
+
+    def filled(scope: Any, operator: Any, container: Any) -> None:
+        native = operator.raw_operator
+        plain = all(isinstance(variable.type, DoubleTensorType) for variable in operator.inputs)
+        # A constant is kept as an object, which looks like an imputer of texts: there "" stands for missing.
+        missing = math.nan if native.missing_values == "" else native.missing_values
+        if not plain or not isinstance(missing, int | float):
+            convert_sklearn_imputer(scope, operator, container)
+            return
+        nodes = Nodes(scope.get_unique_operator_name("modelrel"))
+        joined = [variable.full_name for variable in operator.inputs]
+        x = nodes.add("Concat", *joined, axis=1) if len(joined) > 1 else joined[0]
+        values = native.statistics_.astype(np.float64)
+        # Where all its columns are float32, scikit-learn fills them with float32 numbers.
+        own = [kinds.get(name, "") for name in getattr(native, "feature_names_in_", kinds)]
+        if set(own if all(own) else kinds.values()) == {"FP32"}:
+            values = values.astype(np.float32).astype(np.float64)
+        gap = nodes.add("IsNaN", x) if math.isnan(missing) else nodes.add("Equal", x, nodes.constant(float(missing)))
+        result = nodes.add("Where", gap, nodes.constant(values), x)
+        from_trees.finish(nodes, container, operator, (result,))
+
+    update_registered_converter(
+        SimpleImputer, "SklearnSimpleImputer", calculate_sklearn_imputer_output_shapes, filled, overwrite=True
+    )

@@ -184,6 +184,8 @@ def _one_calibrated(part: Part, one: Any) -> str:
     if one.method not in ("isotonic", "sigmoid"):
         raise part.refused(f"calibrates by {one.method!r}", "Train it with method='sigmoid' or 'isotonic'.")
     estimator = one.estimator
+    while type(estimator).__name__ == "FrozenEstimator":  # how one calibrates what was fitted before
+        estimator = estimator.estimator
     scored = hasattr(estimator, "decision_function")
     raw = decided(part, estimator, part.x) if scored else _shares(part, estimator)
     two = len(one.classes) == 2
