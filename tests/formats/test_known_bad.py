@@ -10,7 +10,7 @@ import pytest
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 from sklearn.datasets import load_iris
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
 from modelrel.errors import Refused
 from modelrel.formats.onnx import handed_in, known_bad, suspicions
@@ -58,7 +58,7 @@ def test_our_own_copy_of_a_forest_is_warned_of_nothing(tmp_path: Path) -> None:
 
 def test_float64_trees_are_refused_on_an_old_onnxruntime(tmp_path: Path) -> None:
     rows, kinds = load_iris(return_X_y=True)
-    compared(RandomForestClassifier(3, random_state=0).fit(rows, kinds), rows, tmp_path)
+    compared(RandomForestRegressor(3, random_state=0).fit(rows, kinds), rows, tmp_path)
     graph = onnx.load(tmp_path / "model.onnx").graph
     with pytest.raises(Refused, match=r"onnxruntime <1\.27: TreeEnsemble with float64 thresholds"):
         known_bad.warnings("graph", graph, {"onnxruntime": "1.23.2"})

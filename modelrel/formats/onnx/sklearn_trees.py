@@ -19,7 +19,7 @@ from modelrel.formats.onnx import from_trees
 from modelrel.formats.onnx.graph import Nodes
 
 SPARSE: Final = "modelrel_sparse_"
-"""Attribute of a booster (in the converter's copy) whose rows come sparse, where XGBoost takes 0 for missing."""
+"""Attribute of a step (in the converter's copy) whose rows come sparse, where XGBoost takes 0 for missing."""
 
 _TREE: Final = {"zipmap": [True, False, "columns"], "nocl": [True, False], "raw_scores": [False, True]}
 _OPTIONS: Final = {**_TREE, "output_class_labels": [False, True]}
@@ -83,7 +83,7 @@ def _convert(scope: Any, operator: Any, container: Any) -> None:
         ensemble = replace(ensemble, entry=trees.Entry())
     else:
         x = nodes.cast(operator.inputs[0].full_name, TensorProto.DOUBLE)
-    if getattr(native, SPARSE, False):
+    if type(native).__module__.startswith("xgboost") and getattr(native, SPARSE, False):
         # A sparse row does not hold its zeros, and what a row does not hold is missing to XGBoost.
         gap = nodes.add("Equal", x, nodes.constant(0.0))
         x = nodes.add("Where", gap, nodes.constant(math.nan), x)
