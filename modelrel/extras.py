@@ -9,7 +9,13 @@ from typing import Final
 
 from modelrel.errors import Unavailable
 
-EXTRAS: Final = {"xgboost": "xgboost", "lightgbm": "lightgbm", "catboost": "catboost"}
+EXTRAS: Final = {
+    "xgboost": "xgboost",
+    "lightgbm": "lightgbm",
+    "catboost": "catboost",
+    "tensorflow": "tflite",
+    "ai_edge_litert": "tflite",
+}
 """Module name -> the extra of modelrel that brings it."""
 
 

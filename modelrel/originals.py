@@ -77,6 +77,11 @@ class Wanted:
         """Where it is kept."""
         return wheels.cache_dir() / "environments" / self.digest
 
+    @property
+    def made(self) -> bool:
+        """Whether it is there, whole."""
+        return (self.folder / _MARK).is_file()
+
 
 def wanted(source: SourceModel, choice: EnvChoice, tools: tuple[str, ...] = ()) -> Wanted | None:
     """Return the environment that loads the original, or None for the one that runs modelrel.
@@ -127,9 +132,9 @@ def ready(environment: Wanted, note: Note = lambda _: None) -> Path:
     Raises `Unavailable` where its Python is missing or uv cannot install what the model recorded.
     """
     folder = environment.folder
-    if not (folder / _MARK).is_file():
+    if not environment.made:
         with wheels.alone(folder.parent):
-            if not (folder / _MARK).is_file():
+            if not environment.made:
                 note(f"making {environment.label}'s own environment: Python {environment.python}")
                 _make(environment)
     return folder / "bin" / "python"

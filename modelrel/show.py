@@ -57,7 +57,7 @@ def _shape(shape: tuple[int, ...], kind: str) -> str:
 
 
 def source_table(source: SourceModel, possible: Mapping[str, str]) -> Table:
-    """Return what `inspect` shows of a model; `possible` is format -> what it can be delivered as, or why not."""
+    """Return what `inspect` shows of a model; `possible` is format -> whether it can become that, and why not."""
     run = f"{source.run_id} ({source.experiment})" if source.run_id else "none"
     data = ", ".join(f"{one.name} ({one.digest}, {one.context or 'no context'})" for one in source.datasets)
     metrics = ", ".join(f"{name} {value:.6g}" for name, value in sorted(source.metrics.items()))

@@ -7,12 +7,14 @@ where a value is missing); everything else has the NumPy dtype of its Open Infer
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from modelrel.values import TensorSpec
 
 Array = NDArray[Any]
 Tensors = Mapping[str, Array]
@@ -38,6 +40,7 @@ NUMPY: Final[dict[str, np.dtype[Any]]] = {
 }
 """Open Inference datatype -> NumPy dtype."""
 
+_SORTED_BY: Final = 16
 _NAMES: Final = {dtype: name for name, dtype in NUMPY.items()}
 
 
@@ -59,9 +62,22 @@ def take(tensors: Tensors, index: Any) -> dict[str, Array]:
     return {name: array[index] for name, array in tensors.items()}
 
 
+def neighbours(tensors: Tensors) -> Array:
+    """Return the order, (N,) int64, in which rows that are alike in the first numeric columns stand side by side."""
+    flat = [array.reshape(len(array), -1) for array in tensors.values() if array.dtype.kind in "biuf"]
+    keys = [column for array in flat for column in array[:, :_SORTED_BY].T][:_SORTED_BY]
+    return np.asarray(np.lexsort(keys[::-1]) if keys else np.arange(rows(tensors)), np.int64)
+
+
 def stack(parts: list[Tensors]) -> dict[str, Array]:
     """Return the rows of several sets of arrays under one another."""
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def held(tensors: Tensors, specs: Sequence[TensorSpec]) -> dict[str, Array]:
+    """Return arrays in the datatypes of specs of the same names; what is beyond float32 becomes infinite."""
+    with np.errstate(over="ignore"):
+        return {spec.name: tensors[spec.name].astype(NUMPY[spec.datatype], copy=False) for spec in specs}
 
 
 def errors(original: Array, copy: Array) -> tuple[Array, Array]:

@@ -9,6 +9,7 @@ travel in .npz files whose names the request gives. Everything printed goes to s
 | load | flavor, model_dir | how the model answers (`values.Answers`) |
 | convert | format, path, copy (a file, or ""), opset, operators, signature, metadata, arrays | the description |
 | predict | signature, arrays, repeat (timed runs) | outputs; `kept` rows, `raised` sentences, `seconds` |
+| interpret | signature, arrays | outputs of the model's trees as modelrel reads them; `known`: whether it has some |
 | knots | signature, arrays, seconds | rows at bends of inner curves; `reached`, `missed`, `left`, `steep`; `raised` |
 """
 
@@ -124,6 +125,23 @@ class Loaded:
         tensors.save(tensors.stack([piece[1] for piece in pieces]), Path(request["reply"]))
         return {"kept": kept.tolist(), "raised": raised, "seconds": seconds}
 
+    def interpret(self, request: Mapping[str, Any]) -> dict[str, object]:
+        """Answer rows by the model's trees as modelrel reads them, in NumPy alone; not known for another model."""
+        assert self._answers is not None
+        # Here, for a process that only predicts runs on Pythons that the readers do not.
+        from modelrel import trees
+
+        rows = _given(request)
+        assert rows is not None
+        columns = [rows[spec.name] for spec in signature(request["signature"]).inputs]
+        ensemble = trees.read(self._native)
+        if ensemble is None:
+            return {"known": False}
+        label, numbers = trees.answers(ensemble, np.concatenate(columns, axis=1) if len(columns) > 1 else columns[0])
+        said = [numbers] if label is None else [label, numbers]
+        tensors.save(dict(zip(self._answers.outputs, said, strict=True)), Path(request["reply"]))
+        return {"known": True}
+
     def knots(self, request: Mapping[str, Any]) -> dict[str, object]:
         """Look for rows where curves inside the model bend, between the given rows; without rows only count them."""
         assert self._flavor is not None
@@ -145,7 +163,7 @@ class Loaded:
     def _pieces(
         self, rows: Tensors, index: Array, shape: Signature, raised: dict[str, int]
     ) -> list[tuple[Array, dict[str, Array]]]:
-        """Answer the rows of `index`, halving where the model raises, down to the single rows that make it."""
+        """Answer the rows of `index`, parting them where the model raises, down to the single rows that make it."""
         assert self._flavor is not None
         try:
             return [(index, self._flavor.predict(self._native, tensors.take(rows, index), shape))]
@@ -157,9 +175,8 @@ class Loaded:
                 key = sentence if sentence in raised or len(raised) < _MAX_SENTENCES else "other errors"
                 raised[key] = raised.get(key, 0) + 1
                 return []
-        middle = len(index) // 2
-        first = self._pieces(rows, index[:middle], shape, raised)
-        return first + self._pieces(rows, index[middle:], shape, raised)
+        first, second = _parted(rows, index)
+        return self._pieces(rows, first, shape, raised) + self._pieces(rows, second, shape, raised)
 
     def _time(self, rows: Tensors, shape: Signature, repeat: int) -> float:
         """Return the wall seconds of the quickest of `repeat` runs over `rows` (0: not timed)."""
@@ -180,6 +197,22 @@ def signature(plain: Mapping[str, Any]) -> Signature:
         for side in ("inputs", "outputs")
     )
     return Signature(kind=plain["kind"], inputs=inputs, outputs=outputs)
+
+
+def _parted(rows: Tensors, index: Array) -> tuple[Array, Array]:
+    """Return two parts of `index`: infinities apart from the rest, else gaps, else halves.
+
+    What a model raises on is mostly one of these, and a call for every good row between two bad ones takes long.
+    """
+    floats = [array[index].reshape(len(index), -1) for array in rows.values() if array.dtype.kind == "f"]
+    for odd in (np.isinf, np.isnan):
+        marked = np.zeros(len(index), np.bool_)
+        for array in floats:
+            marked |= odd(array).any(axis=1)
+        if marked.any() and not marked.all():
+            return index[~marked], index[marked]
+    middle = len(index) // 2
+    return index[:middle], index[middle:]
 
 
 def _given(request: Mapping[str, Any]) -> Tensors | None:
@@ -241,7 +274,13 @@ def main() -> None:
     requests, replies = _take_over()
     _confine(int(sys.argv[1]))
     model = Loaded()
-    actions = {"load": model.load, "convert": model.convert, "predict": model.predict, "knots": model.knots}
+    actions = {
+        "load": model.load,
+        "convert": model.convert,
+        "predict": model.predict,
+        "interpret": model.interpret,
+        "knots": model.knots,
+    }
     for line in requests:
         request = json.loads(line)
         reply = _answer(actions[request["action"]], request)

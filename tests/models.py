@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -119,11 +119,18 @@ class Compared:
 
 
 def compared(
-    model: Any, data: Any, folder: Path, flavor: Flavor = "sklearn", count: int = 400, *, operators: Operators = "v5"
+    model: Any,
+    data: Any,
+    folder: Path,
+    flavor: Flavor = "sklearn",
+    count: int = 400,
+    *,
+    operators: Operators = "v5",
+    to: str = "onnx",
 ) -> Compared:
-    """Convert `model` in this process, and compare every row that the original answers."""
+    """Convert `model` in this process, and compare every row that the original answers, as the copy can hold it."""
     (folder / "MLmodel").write_text(f"flavors:\n  {flavor}: {{}}\n  python_function: {{}}\n")
-    room, format_ = FLAVORS[flavor], FORMATS["onnx"]
+    room, format_ = FLAVORS[flavor], FORMATS[to]
     signature = signature_of(data)
     real = rows.fitted(data[:5], signature, "test")
     found = room.predict(model, real, signature)
@@ -137,11 +144,13 @@ def compared(
             for name, array in found.items()
         },
     )
-    path = folder / "model.onnx"
+    path = folder / f"model{format_.SUFFIX}"
     said = dict(format_.convert(model, order, path))
     format_.check(path)
     hints: Any = said["hints"]
-    maker = Maker(signature, real, hints, 0)
+    entered = tuple(TensorSpec(**spec) for spec in said["inputs"])  # type: ignore[attr-defined]
+    held = {spec.name: real[spec.name].astype(tensors.NUMPY[spec.datatype]) for spec in entered}
+    maker = Maker(replace(signature, inputs=entered), held, hints, 0)
     groups = [*maker.usual(count), *maker.thresholds(), *maker.missing(), *maker.unseen()]
     asked, originals, sources = _answered(room, model, signature, groups)
     answers = format_.load(path)(asked)

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LinearRegression
 
 from modelrel.environments import Limits, Worker
 from modelrel.errors import Invalid, ModelrelError, Refused, Unavailable
 from modelrel.values import SourceModel
-from tests.models import by_hand, hostile
+from tests.models import by_hand, hostile, logged
 
 ROWS = {"x": np.zeros((1, 1))}
 MINUTE = Limits(seconds=60)
@@ -165,3 +166,17 @@ def gone(pid: int, seconds: float) -> bool:
             return True
         time.sleep(0.05)
     return False
+
+
+def test_every_row_that_a_model_can_answer_is_answered_whatever_stands_between(tmp_path: Path) -> None:
+    asked = np.arange(24.0)
+    asked[1::3], asked[2::6] = np.inf, np.nan
+    model = LinearRegression().fit([[0.0], [1.0]], [0.0, 2.0])
+    with Worker(logged(model, np.zeros((3, 1)), tmp_path), MINUTE) as worker:
+        rows = {"x": asked.reshape(-1, 1)}
+        tensor = {"kind": "tensor", "inputs": [{"name": "x", "datatype": "FP64", "shape": [-1, 1]}], "outputs": []}
+        reply = worker.call("predict", rows, signature=tensor)
+    kept = reply.value["kept"]
+    assert sorted(kept) == np.flatnonzero(np.isfinite(asked)).tolist()
+    np.testing.assert_allclose(reply.arrays["prediction"].ravel(), 2 * asked[kept], atol=1e-12)
+    assert sum(reply.value["raised"].values()) == len(asked) - len(kept)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 
 def main(top):
-    """Write `forest` and `pipeline` below `top`, each with `asked.csv` and what its library answers, `answered.csv`."""
+    """Write `forest`, `isolation` and `pipeline` below `top`, each with `asked.csv` and its answers, `answered.csv`."""
     warnings.filterwarnings("ignore")
     from sklearn.compose import ColumnTransformer
     from sklearn.datasets import load_iris
-    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.ensemble import IsolationForest, RandomForestClassifier
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import Pipeline
     from sklearn.preprocessing import OneHotEncoder, StandardScaler
@@ -21,6 +21,8 @@ def main(top):
     rows = data.data.rename(columns=lambda name: name.replace(" (cm)", "").replace(" ", "_"))
     log(RandomForestClassifier(15, random_state=0), rows, data.target, top / "forest", None)
     found = (top / "forest" / "requirements.txt").read_text().split()
+    outliers = IsolationForest(n_estimators=20, max_features=0.8, contamination=0.1, random_state=0)
+    log(outliers, rows, None, top / "isolation", found)
     numbers = list(rows.columns)
     rows["shape"] = (rows["petal_length"] > 2.5).map({True: "long", False: "short"})
     columns = ColumnTransformer(
@@ -44,7 +46,8 @@ def log(model, rows, answers, folder, requirements):
         pip_requirements=requirements,
     )
     rows.to_csv(folder.with_name(f"{folder.name}.asked.csv"), index=False)
-    np.savetxt(folder.with_name(f"{folder.name}.answered.csv"), model.predict_proba(rows), "%.17g")
+    answered = model.predict_proba(rows) if hasattr(model, "predict_proba") else model.decision_function(rows)
+    np.savetxt(folder.with_name(f"{folder.name}.answered.csv"), answered, "%.17g")
 
 
 if __name__ == "__main__":

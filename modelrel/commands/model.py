@@ -41,6 +41,8 @@ Budget = Annotated[
     float | None, typer.Option(metavar="S", help="Seconds for asking the original, where errors are likeliest (10).")
 ]
 
+Quick = Annotated[bool, typer.Option("--quick", help="Do not load the model: what it can become is left open.")]
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
@@ -151,17 +153,20 @@ def pull(model: Model, force: Force = False) -> None:
         call().result({"source": as_json(source), "folder": str(release.folder), "stages": results(release)})
 
 
-def inspect(model: Model) -> None:
-    """Show what a model is: flavor, signature, size, requirements, lineage, and what it can become."""
+def inspect(model: Model, quick: Quick = False) -> None:
+    """Show what a model is: flavor, signature, size, requirements, lineage, and what it can become, tried out."""
     from modelrel.show import as_json, source_table
-    from modelrel.steps.inspect import possible
+    from modelrel.steps.inspect import sentence
 
     with call().release(model, options()) as release:
-        source = release.source()
-        can = possible(source)
+        source, can = release.source(), release.possible(quick=quick)
         call().result(
-            {"source": {**as_json(source), "sha256": source.digest}, "formats": can, "stages": results(release)},
-            source_table(source, can),
+            {
+                "source": {**as_json(source), "sha256": source.digest},
+                "formats": {form: as_json(verdict) for form, verdict in can.items()},
+                "stages": results(release),
+            },
+            source_table(source, {form: sentence(verdict) for form, verdict in can.items()}),
         )
 
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from modelrel.show import megabytes
-from modelrel.steps.release import StageResult
+from modelrel.steps.stages import StageResult
 
 _MARKS = {"done": "[green]✓[/green]", "up to date": "[dim]=[/dim]", "would change": "[yellow]~[/yellow]"}
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
-from modelrel.formats import onnx
+from modelrel.formats import onnx, tflite
 from modelrel.formats.faults import Fault
 from modelrel.formats.order import Order
 from modelrel.tensors import Predict
@@ -36,6 +36,11 @@ class Format(Protocol):
     @property
     def WRITERS(self) -> tuple[str, ...]:  # noqa: N802 - a constant of the module
         """The distributions that writing it takes, beside the model's own libraries."""
+        ...
+
+    @property
+    def RUNTIMES(self) -> tuple[str, ...]:  # noqa: N802 - a constant of the module
+        """The distributions whose versions decide what it answers."""
         ...
 
     @property
@@ -78,4 +83,4 @@ class Format(Protocol):
         ...
 
 
-FORMATS: Final[dict[str, Format]] = {"onnx": onnx}
+FORMATS: Final[dict[str, Format]] = {"onnx": onnx, "tflite": tflite}

@@ -64,7 +64,7 @@ class Interview:
         assert signature is not None
         # The worker refuses where nothing is answered: a row that was answered before goes with all later calls.
         before = [tensors.take(self._inputs[0], np.array([0]))] if self._inputs else []
-        asked = tensors.stack([*before, *(group.rows for group in groups)])
+        asked = tensors.held(tensors.stack([*before, *(group.rows for group in groups)]), self._converted.inputs)
         owner = [number for number, group in enumerate(groups) for _ in range(tensors.rows(group.rows))]
         repeat = 0 if before else _TIMED_RUNS
         reply = self._call("predict", asked, signature=asdict(signature), repeat=repeat)

@@ -1,19 +1,55 @@
-"""Who is wrong where original and copy differ: the conversion, the runtime of the copy, or the original's rounding."""
+"""Who is wrong where original and copy differ: reader, writer or runtime of the copy, or the original's rounding."""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import Any, Final
 
 import numpy as np
 
 from modelrel import tensors
+from modelrel.errors import Refused
+from modelrel.probes.interview import Answered
 from modelrel.tensors import Array, Predict, Tensors
-from modelrel.values import Tolerance
+from modelrel.values import ConvertedModel, Tolerance
 
 ITSELF: Final = "the original itself"
 _ROWS: Final = 8
 _WIDE_ROWS: Final = 200
 _LIMIT: Final = Tolerance()
+
+
+def told(
+    call: Callable[..., Any], converted: ConvertedModel, answered: Answered, answers: Tensors, reference: Predict | None
+) -> tuple[str, ...]:
+    """Return who is wrong about each output that differs, in sentences, where that can be told.
+
+    `call` asks the process that holds the original (`Worker.call`), `answers` are the copy's, and `reference` an
+    independent runtime of it.
+    """
+    signature = converted.source.signature
+    assert signature is not None
+
+    def wide(rows: Tensors) -> dict[str, Array]:
+        kinds = {"FP32": "FP64"}
+        inputs = tuple(replace(spec, datatype=kinds.get(spec.datatype, spec.datatype)) for spec in signature.inputs)
+        try:
+            reply = call("predict", rows, signature=asdict(replace(signature, inputs=inputs)))
+        except Refused:
+            return {}
+        return dict(reply.arrays) if len(reply.value["kept"]) == tensors.rows(rows) else {}
+
+    def read(rows: Tensors) -> dict[str, Array]:
+        return dict(call("interpret", rows, signature=asdict(signature)).arrays)
+
+    others = reference, read
+    both = (answered.outputs, answers)
+    said: list[str] = []
+    for name in [name for name in answers if name in answered.outputs]:
+        own, sentence = rounded(name, answered.inputs, both, wide)
+        said += [sentence, blamed(name, answered.inputs, both, others, own)]
+    return tuple(sentence for sentence in said if sentence)
 
 
 def rounded(name: str, given: Tensors, answers: tuple[Tensors, Tensors], wide: Predict) -> tuple[Array, str]:
@@ -47,29 +83,54 @@ def _widened(array: Array) -> Array:
     return array.astype(np.float64) if array.dtype == np.float32 else array
 
 
-def blamed(name: str, given: Tensors, answers: tuple[Tensors, Tensors], reference: Predict, told: Array) -> str:
-    """Return a sentence: whether an independent runtime of the copy sides with the original on the rows that differ.
+def blamed(
+    name: str,
+    given: Tensors,
+    answers: tuple[Tensors, Tensors],
+    others: tuple[Predict | None, Predict | None],
+    explained: Array,
+) -> str:
+    """Return a sentence: with whom two others side on the rows that differ.
 
-    `given` are the rows, `answers` those of the original and of the copy for them, `name` the output that differs;
-    the rows `told` are explained already. Returns "" where that runtime cannot run the copy, or agrees with neither.
+    `given` are the rows, `answers` those of the original and of the copy for them, `name` the output that differs.
+    `others` are an independent runtime of the copy, and the model's trees as they are read, run in NumPy; the rows
+    `explained` are left out. Returns "" where neither answers, or they agree with nobody.
     """
     original, copy = answers[0][name], answers[1][name]
     looked = np.flatnonzero(_different(original, copy))[:_WIDE_ROWS]
-    rows = np.setdiff1d(looked, told)[:_ROWS]
+    rows = np.setdiff1d(looked, explained)[:_ROWS]
     if not len(rows):
         return ""  # explained, or a rounding error that is refused for a tolerance tighter than ours
+    asked = tensors.take(given, rows)
+    second, read = (_sided(name, other, asked, (original[rows], copy[rows])) for other in others)
+    if second == "original":
+        return f"the runtime is wrong on {name}: an independent one runs this copy and agrees with the original"
+    independent = f"the conversion is wrong on {name}"
+    if second == "copy":
+        independent += ": an independent runtime of the copy answers like the copy"
+    if read == "copy":
+        return f"{independent}; its trees are read wrongly: as they are read they answer like the copy"
+    if read == "original":
+        return f"{independent}; the copy is written wrongly: the trees as they are read answer like the original"
+    return independent if second == "copy" else ""
+
+
+def _sided(name: str, other: Predict | None, given: Tensors, answers: tuple[Array, Array]) -> str:
+    """Return with which of the two answers another one agrees on each row; "" for neither."""
+    if other is None:
+        return ""
     try:
-        second = reference(tensors.take(given, rows))[name]
+        found = other(given)[name]
     except Exception:  # noqa: BLE001 - an evaluator that does not know an operator raises anything
         return ""
-    if second.dtype.kind in "US":
-        second = second.astype(object)
-    if second.shape != original[rows].shape:
+    if found.dtype.kind in "US":
+        found = found.astype(object)
+    if found.size != answers[0].size:
         return ""
-    if not _different(original[rows], second).any():
-        return f"the runtime is wrong on {name}: an independent one runs this copy and agrees with the original"
-    if not _different(copy[rows], second).any():
-        return f"the conversion is wrong on {name}: an independent runtime of the copy answers like the copy"
+    found = found.reshape(answers[0].shape)
+    for side, answer in zip(("original", "copy"), answers, strict=True):
+        if not _different(answer, found).any():
+            return side
     return ""
 
 

@@ -1,6 +1,6 @@
 """The registry room: where model versions live and where a promotion is written.
 
-`Registry` asks the quick reader first (`lookup`, no mlflow import) and MLflow itself for the rest.
+`Registry` asks the quick readers first (`lookup`, `artifacts`: no mlflow import) and MLflow itself for the rest.
 """
 
 from __future__ import annotations
@@ -11,13 +11,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelrel.errors import Invalid, did_you_mean
-from modelrel.registry.lookup import Lookup, VersionInfo, hide_credentials, open_lookup
+from modelrel.registry import artifacts
+from modelrel.registry.lookup import (
+    Lookup,
+    RestLookup,
+    RunInfo,
+    SqliteLookup,
+    VersionInfo,
+    hide_credentials,
+    open_lookup,
+)
 from modelrel.registry.reference import Reference
 
 if TYPE_CHECKING:
     from modelrel.registry.mlflow import Mlflow
 
-__all__ = ["Registry", "VersionInfo"]
+__all__ = ["Registry", "RunInfo", "VersionInfo"]
 
 
 class Registry:
@@ -29,8 +38,12 @@ class Registry:
         self.shown = hide_credentials(uri)
 
     @cached_property
+    def _quick(self) -> SqliteLookup | RestLookup | None:
+        return open_lookup(self.uri)
+
+    @cached_property
     def _lookup(self) -> Lookup:
-        return open_lookup(self.uri) or self.mlflow
+        return self._quick or self.mlflow
 
     @cached_property
     def mlflow(self) -> Mlflow:
@@ -94,6 +107,13 @@ class Registry:
         """Return one version as it is now, or None."""
         return self._lookup.version(name, version)
 
+    def run(self, run_id: str) -> RunInfo:
+        """Return what a run logged; an empty one where there is none."""
+        if not run_id:
+            return RunInfo()
+        return self._quick.run(run_id) if self._quick else self.mlflow.run(run_id)
+
     def download(self, uri: str, into: Path, note: Callable[[str], None]) -> None:
-        """Download the files of a model into `into` (see `Mlflow.download`)."""
-        self.mlflow.download(uri, into, note)
+        """Download the files of a model into the empty folder `into` (see `artifacts.fetched`, `Mlflow.download`)."""
+        if self._quick is None or not artifacts.fetched(self._quick, uri, into, note):
+            self.mlflow.download(uri, into, note)

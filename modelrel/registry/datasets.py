@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from modelrel.values import Dataset
@@ -16,8 +16,17 @@ FORMS: Final = (".csv", ".parquet")
 _LONGEST: Final = 60
 
 
-def described(logged: Any, context: str, registry: str) -> Dataset:
-    """Return what is kept of a data set (`name`, `digest`, `source_type`, `source` as MLflow has them).
+class Logged(NamedTuple):
+    """A data set as MLflow keeps it; `source` is JSON text."""
+
+    name: str
+    digest: str
+    source_type: str | None
+    source: str | None
+
+
+def described(logged: Logged, context: str, registry: str) -> Dataset:
+    """Return what is kept of a data set.
 
     Addresses are not kept: they can hold a password or a token. `registry` is the URI that it was read from.
     """

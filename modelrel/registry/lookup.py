@@ -1,7 +1,8 @@
 """Reading who holds what in a registry without importing mlflow (which takes seconds): sqlite and REST.
 
-Sources: the tables of `mlflow.store.model_registry.dbmodels.models`; MLflow REST API 2.0
-(`registered-models/alias`, `registered-models/get`, `model-versions/get`, `model-versions/search`).
+Sources: the tables of `mlflow.store.model_registry.dbmodels.models` and `mlflow.store.tracking.dbmodels.models`;
+MLflow REST API 2.0 (`registered-models/get`, `model-versions/get`, `model-versions/get-download-uri`,
+`model-versions/search`, `logged-models/ID`, `runs/get`, `experiments/get`).
 Anything that is not plain sqlite or plain http(s) is left to `registry.mlflow`: `open_lookup` returns None.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import os
 import sqlite3
 import urllib.error
@@ -17,16 +19,21 @@ import urllib.request
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from modelrel.errors import Unavailable
+from modelrel.registry.datasets import Logged, described
+from modelrel.values import Dataset
 
 _ODD_AUTH: Final = (
     "MLFLOW_TRACKING_AUTH", "MLFLOW_TRACKING_AWS_SIGV4", "MLFLOW_TRACKING_CLIENT_CERT_PATH", "MLFLOW_WORKSPACE",
     "MLFLOW_TRACKING_SERVER_CERT_PATH", "MLFLOW_TRACKING_INSECURE_TLS", "MLFLOW_ENABLE_WORKSPACES",
 )  # fmt: skip
+_TRUST: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _SECONDS: Final = 15.0
+_API: Final = "/api/2.0/mlflow/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +46,34 @@ class VersionInfo:
     source: str = ""
     stage: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunInfo:
+    """What the training run logged; empty where there is none (any more)."""
+
+    experiment: str = ""
+    metrics: dict[str, float] = field(default_factory=dict)
+    params: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    git_commit: str = ""
+    datasets: tuple[Dataset, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        experiment: str,
+        metrics: dict[str, float],
+        params: dict[str, str],
+        tags: dict[str, str],
+        datasets: tuple[Dataset, ...],
+    ) -> RunInfo:
+        """Return what a run logged; of its tags, those are left out in which MLflow keeps its own history."""
+        kept = {key: value for key, value in tags.items() if not key.startswith("mlflow.log-model")}
+        commit = tags.get("mlflow.source.git.commit", "")
+        return cls(
+            experiment=experiment, metrics=metrics, params=params, tags=kept, git_commit=commit, datasets=datasets
+        )
 
 
 class Lookup(Protocol):
@@ -68,7 +103,7 @@ def hide_credentials(uri: str) -> str:
     return urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
-def open_lookup(uri: str) -> Lookup | None:
+def open_lookup(uri: str) -> SqliteLookup | RestLookup | None:
     """Return a reader for `uri`, or None where only mlflow itself knows how to read it.
 
     Raises `Unavailable` where the registry is not there.
@@ -81,9 +116,27 @@ def open_lookup(uri: str) -> Lookup | None:
                 "Name yours with --registry, or set MLFLOW_TRACKING_URI or MLFLOW_REGISTRY_URI.",
             )
         return SqliteLookup(uri, path) if SqliteLookup.readable(uri, path) else None
-    if uri.startswith(("http://", "https://")) and not any(os.environ.get(name) for name in _ODD_AUTH):
+    odd = [*_ODD_AUTH, *(_TRUST if uri.startswith("https://") else ())]
+    left = any(os.environ.get(name) for name in odd) or Path("~/.mlflow/credentials").expanduser().exists()
+    if uri.startswith(("http://", "https://")) and not left:
         return RestLookup(uri)
     return None
+
+
+_TABLES: Final = frozenset(
+    {
+        "registered_models", "model_versions", "registered_model_aliases", "model_version_tags", "runs", "experiments",
+        "latest_metrics", "params", "tags", "inputs", "input_tags", "datasets",
+    }
+)  # fmt: skip
+
+
+_INPUTS: Final = """
+select datasets.name, digest, dataset_source_type, dataset_source, coalesce(input_tags.value, '')
+from inputs join datasets on source_id = dataset_uuid
+left join input_tags on input_tags.input_uuid = inputs.input_uuid and input_tags.name = 'mlflow.data.context'
+where source_type = 'DATASET' and destination_type = 'RUN' and destination_id = ?
+"""
 
 
 class SqliteLookup:
@@ -98,7 +151,7 @@ class SqliteLookup:
         """Return whether the tables are the ones that this class knows, all in one workspace."""
         lookup = cls(uri, path)
         tables = {row[0] for row in lookup._rows("select name from sqlite_master where type = 'table'")}
-        if not {"registered_models", "model_versions", "registered_model_aliases", "model_version_tags"} <= tables:
+        if _TABLES - tables:
             return False
         columns = {row[1] for row in lookup._rows("pragma table_info(registered_models)")}
         if "workspace" not in columns:
@@ -155,6 +208,50 @@ class SqliteLookup:
         found = self._rows(f"{query} and current_stage = ?", name, stage) if stage else self._rows(query, name)
         return None if found[0][0] is None else str(found[0][0])
 
+    def location(self, name: str, version: str) -> str | None:
+        """Return where the files of a version lie, as a URI."""
+        found = self.version(name, version)
+        return found.source if found else None
+
+    def logged(self, model_id: str) -> str | None:
+        """Return where the files of a logged model (`m-...`, MLflow 3) lie, as a URI."""
+        if not self._rows("select 1 from sqlite_master where type = 'table' and name = 'logged_models'"):
+            return None
+        query = "select artifact_location from logged_models where model_id = ? and lifecycle_stage <> 'deleted'"
+        found = self._rows(query, model_id)
+        return str(found[0][0]) if found else None
+
+    def run(self, run_id: str) -> RunInfo:
+        """Return what a run logged; an empty one where the run is gone."""
+        query = (
+            "select experiments.name from runs left join experiments using (experiment_id) where runs.run_uuid = ?",
+            "select key, case when is_nan then null else value end from latest_metrics where run_uuid = ?",
+            "select key, value from params where run_uuid = ?",
+            "select key, coalesce(value, '') from tags where run_uuid = ?",
+            _INPUTS,
+        )
+        experiment, metrics, params, tags, inputs = (self._rows(one, run_id) for one in query)
+        if not experiment:
+            return RunInfo()
+        return RunInfo.of(
+            experiment[0][0] or "",
+            {key: math.nan if value is None else float(value) for key, value in metrics},
+            dict(params),
+            dict(tags),
+            tuple(described(Logged(*logged), context, self._uri) for *logged, context in inputs),
+        )
+
+
+class _SameHost(urllib.request.HTTPRedirectHandler):
+    """Follows a redirect, and takes the credentials along to the same host only."""
+
+    def redirect_request(self, req: urllib.request.Request, *answer: Any) -> urllib.request.Request | None:
+        """Return the request to where a redirect leads, which is the last of what the answer says."""
+        found = super().redirect_request(req, *answer)
+        if found is not None and found.host.partition(":")[0] != req.host.partition(":")[0]:
+            found.remove_header("Authorization")
+        return found
+
 
 class RestLookup:
     """A registry behind an MLflow server, asked by its REST API (basic or bearer authentication)."""
@@ -173,12 +270,18 @@ class RestLookup:
             self._headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
         elif token:
             self._headers["Authorization"] = f"Bearer {token}"
+        self._opener = urllib.request.build_opener(_SameHost)
+
+    def open(self, where: str, **query: str) -> HTTPResponse:
+        """Return the answer to GET `where` on the server; raises what urllib raises."""
+        url = f"{self._base}{urllib.parse.quote(where)}{'?' if query else ''}{urllib.parse.urlencode(query)}"
+        request = urllib.request.Request(url, headers=self._headers)  # noqa: S310  # http(s) by open_lookup
+        answer: HTTPResponse = self._opener.open(request, timeout=_SECONDS)
+        return answer
 
     def _get(self, path: str, **query: str) -> dict[str, Any] | None:
-        url = f"{self._base}/api/2.0/mlflow/{path}?{urllib.parse.urlencode(query)}"
-        request = urllib.request.Request(url, headers=self._headers)  # noqa: S310  # http(s) by open_lookup
         try:
-            with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310
+            with self.open(_API + path, **query) as answer:
                 content: dict[str, Any] = json.load(answer)
                 return content
         except urllib.error.HTTPError as error:
@@ -253,4 +356,37 @@ class RestLookup:
         return next(
             (str(entry["version"]) for entry in entries if not stage or entry.get("current_stage") == stage),
             None,
+        )
+
+    def location(self, name: str, version: str) -> str | None:
+        """Return where the files of a version lie, as a URI."""
+        found = self._get("model-versions/get-download-uri", name=name, version=version)
+        return str(found["artifact_uri"]) if found else None
+
+    def logged(self, model_id: str) -> str | None:
+        """Return where the files of a logged model (`m-...`, MLflow 3) lie, as a URI."""
+        found = self._get(f"logged-models/{model_id}")
+        return str(found["model"]["info"]["artifact_uri"]) if found else None
+
+    def run(self, run_id: str) -> RunInfo:
+        """Return what a run logged; an empty one where the run is gone."""
+        answered = self._get("runs/get", run_id=run_id)
+        if answered is None:
+            return RunInfo()
+        run = answered["run"]
+        data = run.get("data", {})
+        experiment = self._get("experiments/get", experiment_id=run["info"]["experiment_id"])
+        return RunInfo.of(
+            experiment["experiment"]["name"] if experiment else "",
+            {one["key"]: float(one["value"]) for one in data.get("metrics", [])},
+            {one["key"]: one.get("value", "") for one in data.get("params", [])},
+            {one["key"]: one.get("value", "") for one in data.get("tags", [])},
+            tuple(
+                described(
+                    Logged(*(entry["dataset"].get(name, "") for name in Logged._fields)),
+                    next((tag["value"] for tag in entry.get("tags", []) if tag["key"] == "mlflow.data.context"), ""),
+                    self._shown,
+                )
+                for entry in run.get("inputs", {}).get("dataset_inputs", [])
+            ),
         )

@@ -1,23 +1,22 @@
-"""The one door to MLflow itself: downloads, what a run logged, and every write to the registry.
+"""The one door to MLflow itself: every write to the registry, and whatever cannot be read without it.
 
-Importing mlflow takes seconds, so it happens in here, when something is asked that `registry.lookup` can't tell.
+Importing mlflow takes seconds, so it happens in here, when something is asked that `registry.lookup` can't tell or
+`registry.artifacts` can't fetch.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from modelrel import archive
 from modelrel.errors import Invalid, Unavailable
-from modelrel.registry.datasets import described
-from modelrel.registry.lookup import VersionInfo, hide_credentials
-from modelrel.values import Dataset
+from modelrel.registry import artifacts
+from modelrel.registry.datasets import Logged, described
+from modelrel.registry.lookup import RunInfo, VersionInfo, hide_credentials
 
 _DEFAULTS: Final = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -32,18 +31,6 @@ _MISSING: Final = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"})
 _WRONG: Final = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE", "RESOURCE_ALREADY_EXISTS"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunInfo:
-    """What the training run logged; empty where there is none (any more)."""
-
-    experiment: str = ""
-    metrics: dict[str, float] = field(default_factory=dict)
-    params: dict[str, str] = field(default_factory=dict)
-    tags: dict[str, str] = field(default_factory=dict)
-    git_commit: str = ""
-    datasets: tuple[Dataset, ...] = ()
-
-
 @contextmanager
 def _told(uri: str, doing: str) -> Iterator[None]:
     """Turn MLflow's and the network's errors into ours."""
@@ -54,6 +41,7 @@ def _told(uri: str, doing: str) -> Iterator[None]:
         yield
     except MlflowException as error:
         first = str(error.message).strip().splitlines()[0] if str(error.message).strip() else str(error)
+        first = first.replace(uri.rstrip("/"), shown.rstrip("/"))  # it names the address with its password
         if error.error_code in _MISSING or error.error_code in _WRONG:
             raise Invalid(f"{doing}: the registry {shown} says: {first}", "Check the name.") from error
         raise Unavailable(f"{doing}: the registry {shown} says: {first}", "Look at the registry's log.") from error
@@ -149,22 +137,20 @@ class Mlflow:
         experiment = self._maybe(
             lambda: self._client.get_experiment(found.info.experiment_id), "reading the experiment"
         )
-        tags = dict(found.data.tags)
         datasets = tuple(
             described(
-                entry.dataset,
+                Logged(*(getattr(entry.dataset, name) for name in Logged._fields)),
                 next((tag.value for tag in entry.tags if tag.key == "mlflow.data.context"), ""),
                 self.uri,
             )
             for entry in (found.inputs.dataset_inputs if found.inputs else [])
         )
-        return RunInfo(
-            experiment=experiment.name if experiment else "",
-            metrics=dict(found.data.metrics),
-            params=dict(found.data.params),
-            tags={key: value for key, value in tags.items() if not key.startswith("mlflow.log-model")},
-            git_commit=tags.get("mlflow.source.git.commit", ""),
-            datasets=datasets,
+        return RunInfo.of(
+            experiment.name if experiment else "",
+            dict(found.data.metrics),
+            dict(found.data.params),
+            dict(found.data.tags),
+            datasets,
         )
 
     def download(self, uri: str, into: Path, note: Callable[[str], None]) -> None:
@@ -182,7 +168,7 @@ class Mlflow:
                 repository = repository.repo
             local = getattr(repository, "artifact_dir", None)
             if local is not None:
-                _copy(Path(local), into, note)
+                artifacts.copied(Path(local), into, note)
                 return
             found = list(_listed(repository, None))
             # all names are checked before the first byte is fetched
@@ -247,17 +233,3 @@ def _listed(repository: Any, path: str | None) -> Iterator[str]:
             yield from _listed(repository, entry.path)
         else:
             yield str(entry.path)
-
-
-def _copy(top: Path, into: Path, note: Callable[[str], None]) -> None:
-    if not top.is_dir():
-        raise Unavailable(
-            f"the artifacts of the model are not at {top}",
-            "They were moved or deleted, or lie on another machine; log the model again.",
-        )
-    for path in archive.walk(top):
-        name = path.relative_to(top).as_posix()
-        note(name)
-        target = archive.within(into, name)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)

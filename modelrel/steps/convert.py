@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,21 +32,69 @@ def convert(
     format: str,  # noqa: A002 - the word of this trade
     options: ConvertOptions,
     note: Callable[[str], None] = lambda _: None,
+    begun: Callable[[SourceModel], object] = lambda _: None,
 ) -> ConvertedModel:
     """Write `<release>/<format>/model.*` and its `hints.json`, and return what was written.
 
-    Equal inputs give equal bytes. Raises `Refused` where the model has no exact copy, breaks the limits or has
-    no signature, `Invalid` for a damaged model file, `Unavailable` for a missing library.
+    Equal inputs give equal bytes. `begun` is called when the model is loading. Raises `Refused` where the model has
+    no exact copy, breaks the limits or has no signature, `Invalid` for a damaged model file, `Unavailable` for a
+    missing library.
     """
+    with _made(source, format, options, note, begun) as copy:
+        content = copy.path.read_bytes()
+    target, hints = (source.folder / format / name for name in (copy.path.name, "hints.json"))
+    archive.write(target, content)
+    archive.write(hints, (json.dumps(copy.said["hints"], indent=1, sort_keys=True) + "\n").encode())
+    converted = replace(_described(source, format, copy.said, (target, hints)), handed_in=copy.handed_in)
+    if copy.own is None:
+        return converted
+    done = "fitted" if copy.handed_in else "converted"
+    where = f"{done} in {originals.described(copy.own, (*originals.LIBRARIES.values(), *FORMATS[format].WRITERS))}"
+    return replace(converted, tools=copy.used, notes=(*converted.notes, where))
+
+
+def tried(
+    source: SourceModel,
+    format: str,  # noqa: A002
+    options: ConvertOptions,
+    note: Callable[[str], None] = lambda _: None,
+) -> str:
+    """Convert for a look, leaving nothing behind, and return the estimator; raises as `convert` does."""
+    with _made(source, format, options, note) as copy:
+        FORMATS[format].load(copy.path)
+        return str(copy.said["estimator"])
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """A copy in a temporary folder: what the worker said of it, and what wrote it."""
+
+    path: Path
+    said: Mapping[str, Any]
+    own: Wanted | None
+    used: dict[str, str]
+    handed_in: str
+
+
+@contextmanager
+def _made(
+    source: SourceModel,
+    format: str,  # noqa: A002
+    options: ConvertOptions,
+    note: Callable[[str], None],
+    begun: Callable[[SourceModel], object] = lambda _: None,
+) -> Iterator[_Copy]:
     room = possible(source, format)
     assert source.signature is not None
-    example = _example(source, note) or Maker(source.signature, None, {}, 0).usual(1)[0].rows
     own = environment(source, format, options.env)
     python = str(originals.ready(own, note)) if own else ""
     used = originals.installed(own, room.TOOLS) if own else tools(format)
     limits = Limits(seconds=options.seconds, memory_bytes=options.memory_bytes)
     note(f"loading {source.label} ({source.flavor}) in a worker process")
     with tempfile.TemporaryDirectory(prefix="modelrel-convert-") as work, Worker(source, limits, python) as worker:
+        worker.start()  # it loads while the rows are read
+        begun(source)
+        example = _example(source, note) or Maker(source.signature, None, {}, 0).usual(1)[0].rows
         path = Path(work) / f"model{room.SUFFIX}"
         given, handed_in = _taken(options, Path(work) / f"given{room.SUFFIX}")
         reply = worker.call(
@@ -62,19 +111,12 @@ def convert(
         )
         if not path.is_file() or path.is_symlink():
             raise Refused("the worker wrote no model", "The model writes to the worker's own channel.")
+        worker.close()  # from here on the file cannot change
         note(f"checking model{room.SUFFIX} ({path.stat().st_size:,} bytes)")
         room.check(path)
-        room.load(path)
-        content = path.read_bytes()
-    target, hints = (source.folder / format / name for name in (f"model{room.SUFFIX}", "hints.json"))
-    archive.write(target, content)
-    archive.write(hints, (json.dumps(reply.value["hints"], indent=1, sort_keys=True) + "\n").encode())
-    converted = replace(_described(source, format, reply.value, (target, hints)), handed_in=handed_in)
-    if own is None:
-        return converted
-    done = "fitted" if handed_in else "converted"
-    where = f"{done} in {originals.described(own, (*originals.LIBRARIES.values(), *room.WRITERS))}"
-    return replace(converted, tools=used, notes=(*converted.notes, where))
+        if handed_in:
+            room.load(path)  # it would stand as the user's own; one of ours is loaded by `verify`, once
+        yield _Copy(path, reply.value, own, used, handed_in)
 
 
 def _taken(options: ConvertOptions, path: Path) -> tuple[str, str]:
@@ -142,6 +184,12 @@ def possible(source: SourceModel, format: str) -> Format:  # noqa: A002
             "data frame of numbers and text.",
         )
     return room
+
+
+def at_hand(source: SourceModel, format: str, choice: EnvChoice) -> bool:  # noqa: A002
+    """Return whether the environment in which the copy is written is there, and not still to be made."""
+    own = environment(source, format, choice)
+    return own is None or own.made
 
 
 def tools(format: str) -> dict[str, str]:  # noqa: A002

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from modelrel import archive
 from modelrel.errors import Invalid
-from modelrel.registry import Registry, mlmodel
-from modelrel.registry.mlflow import RunInfo
+from modelrel.registry import Registry, RunInfo, mlmodel
 from modelrel.registry.reference import Reference, folder_name
 from modelrel.values import SourceModel, digest, digest_files
 
@@ -110,7 +109,7 @@ def _run(reference: Reference, registry: Registry, run_id: str) -> RunInfo:
     if reference.kind == "version":
         known = registry.version(reference.name, reference.value)
         run_id = known.run_id if known and known.run_id else run_id
-    return registry.mlflow.run(run_id)
+    return registry.run(run_id)
 
 
 def _copy(top: Path, into: Path) -> None:

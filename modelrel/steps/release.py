@@ -7,21 +7,26 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Generic, Literal, Protocol, TypeVar
+from typing import Final, Literal
 
 from modelrel import __version__, archive, originals, records
-from modelrel.errors import Refused
+from modelrel.environments import Worker
+from modelrel.errors import ModelrelError, Refused
+from modelrel.formats import FORMATS
 from modelrel.registry import Registry
 from modelrel.registry.reference import Reference
 from modelrel.steps import convert as convert_step
+from modelrel.steps import inspect as inspect_step
 from modelrel.steps import package as package_step
 from modelrel.steps import promote as promote_step
 from modelrel.steps import pull as pull_step
 from modelrel.steps import smoke as smoke_step
 from modelrel.steps import verify as verify_step
+from modelrel.steps.inspect import Verdict
+from modelrel.steps.stages import Listener, Outcome, Stage, StageResult, Value, describe, weigh
 from modelrel.values import (
     ConvertedModel,
     ConvertOptions,
@@ -37,33 +42,6 @@ from modelrel.values import (
 )
 
 SUMMARY: Final = "release.json"
-
-Value = TypeVar("Value")
-Outcome = Literal["done", "up to date", "would change"]
-
-
-class Listener(Protocol):
-    """Whoever wants to know what happens while it happens."""
-
-    def begin(self, stage: str) -> None:
-        """Say that a stage starts."""
-
-    def note(self, text: str) -> None:
-        """Say what the stage is doing now."""
-
-    def end(self, result: StageResult) -> None:
-        """Say how it ended."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageResult:
-    """One line of the table at the end: `size` is what the stage made, in bytes (0: nothing to weigh)."""
-
-    stage: str
-    outcome: Outcome
-    detail: str
-    seconds: float
-    size: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,18 +80,6 @@ def locked(folder: Path, note: Callable[[str], None]) -> Iterator[None]:
         os.close(descriptor)
 
 
-@dataclass(frozen=True, slots=True)
-class _Stage(Generic[Value]):
-    """What the machinery has to know of a stage: its record, and what the record must have been made from."""
-
-    name: str
-    record: Path
-    kind: type[Value]
-    key: str
-    parents: Mapping[str, object]
-    holds: Callable[[Value], bool] = lambda _: True
-
-
 class Release:
     """One model version on its way. Every method does the earlier steps that are missing, then its own."""
 
@@ -131,7 +97,7 @@ class Release:
 
     def source(self) -> SourceModel:
         """Pull."""
-        stage = _Stage(
+        stage = Stage(
             "pull",
             self.folder / "SourceModel.json",
             SourceModel,
@@ -140,9 +106,31 @@ class Release:
         )
         return self._step(stage, lambda: pull_step.pull(self.located, self.registry, self.folder, self.listener.note))
 
-    def converted(self) -> ConvertedModel:
-        """Convert (the copy is not proven yet: ask for `parity`)."""
-        source, form, options = self.source(), self.options.format, self.options.convert
+    def possible(self, *, quick: bool) -> dict[str, Verdict]:
+        """Return format -> whether the model can become it: by former records, or by trying, unless it is `quick`."""
+        return {form: self._possible(self.source(), form, quick=quick) for form in FORMATS}
+
+    def _possible(self, source: SourceModel, form: str, *, quick: bool) -> Verdict:
+        known, options = inspect_step.by_flavor(source, form), self.options.convert
+        if known.can == "no":
+            return known
+        if found := inspect_step.by_record(source, form):
+            return found
+        if quick or not convert_step.at_hand(source, form, options.env):
+            return known if quick else inspect_step.not_at_hand(source)
+        start = self._begin(f"try {form}")
+        try:
+            estimator = convert_step.tried(source, form, options, self.listener.note)
+        except ModelrelError as stop:
+            verdict = inspect_step.by_refusal(stop, round(time.perf_counter() - start, 3))
+        else:
+            verdict = inspect_step.by_trial(form, estimator, round(time.perf_counter() - start, 3))
+        self._end(f"try {form}", "done", verdict.can, start)
+        return verdict
+
+    def converted(self, form: str, begun: Callable[[SourceModel], object] = lambda _: None) -> ConvertedModel:
+        """Convert to a format (the copy is not proven yet: ask for `parity`); `begun`: see `convert`."""
+        source, options = self.source(), self.options.convert
         record = self.folder / form / "ConvertedModel.json"
         if options.copy is None and "convert" not in self.options.force:
             # whoever handed in a copy means that one: it stands until the model changes, or --force
@@ -151,36 +139,49 @@ class Release:
                 return self._skip(f"convert {form}", handed_in)
         own = convert_step.environment(source, form, options.env)
         asked = [form, options.opset, options.operators, own.digest if own else "", _sha256(options.copy)]
-        stage = _Stage(
+        stage = Stage(
             f"convert {form}",
             record,
             ConvertedModel,
             self._key("convert", source, asked, convert_step.tools(form)),
             {"source": source},
         )
-        return self._step(stage, lambda: convert_step.convert(source, form, options, self.listener.note))
+        return self._step(stage, lambda: convert_step.convert(source, form, options, self.listener.note, begun))
 
-    def parity(self) -> ParityReport:
-        """Verify."""
-        converted, options = self.converted(), self.options.verify
+    def parity(self, form: str = "") -> ParityReport:
+        """Verify the copy in a format ("": the one that was asked for).
+
+        What will answer as the original loads while the copy is made, in a process of its own.
+        """
+        with ExitStack() as stack:
+            ahead: list[Worker] = []
+
+            def begun(source: SourceModel) -> None:
+                ahead.extend(stack.enter_context(one) for one in verify_step.ahead(source, self.options.verify))
+
+            converted = self.converted(form or self.options.format, begun)
+            return self._parity(converted, *ahead)
+
+    def _parity(self, converted: ConvertedModel, *ahead: Worker) -> ParityReport:
+        options, form = self.options.verify, converted.format
         made = originals.wanted(converted.source, options.env)
         own = made.digest if made else ""
         asked = [options.tolerance.rtol, options.tolerance.atol, options.rows, options.seed, _sha256(options.data), own]
-        record = self.folder / self.options.format / "ParityReport.json"
+        record = self.folder / form / "ParityReport.json"
         if options.data is None and "verify" not in self.options.force:
             # a proof on the user's own data is worth more than ours: it stands until the model changes
             found = records.read(ParityReport, record, converted=converted)
             if found is not None and found.data_sha256 and found.environment == own and self._asked_no_more(found):
-                return self._skip(f"verify {self.options.format}", found)
-        stage = _Stage(
-            f"verify {self.options.format}",
+                return self._skip(f"verify {form}", found)
+        stage = Stage(
+            f"verify {form}",
             record,
             ParityReport,
-            self._key("verify", converted, asked, convert_step.tools(self.options.format)),
+            self._key("verify", converted, asked, convert_step.tools(form)),
             {"converted": converted},
             lambda found: found.complete or found.budget_s >= options.budget,
         )
-        return self._step(stage, lambda: verify_step.verify(converted, options, self.listener.note))
+        return self._step(stage, lambda: verify_step.verify(converted, options, self.listener.note, *ahead))
 
     def _asked_no_more(self, found: ParityReport) -> bool:
         asked = self.options.verify.tolerance
@@ -188,7 +189,8 @@ class Release:
 
     def packaged(self, target: str) -> Package:
         """Package for one target."""
-        parity, options = self.parity(), self.options.package.get(target, PackageOptions())
+        form = package_step.of(target).FORMAT
+        parity, options = self.parity(form), self.options.package.get(target, PackageOptions())
         asked = [
             target,
             options.python,
@@ -197,8 +199,8 @@ class Release:
             list(options.tags),
             options.render_only,
         ]
-        record = self.folder / self.options.format / target / "Package.json"
-        stage = _Stage(
+        record = self.folder / form / target / "Package.json"
+        stage = Stage(
             f"package {target}",
             record,
             Package,
@@ -211,9 +213,9 @@ class Release:
     def smoked(self, target: str, *, as_packaged: bool = False) -> SmokeReport:
         """Smoke-test the built artifact of one target; `as_packaged` takes the package on disk, however made."""
         package = (self._packaged_before(target) if as_packaged else None) or self.packaged(target)
-        stage = _Stage(
+        stage = Stage(
             f"smoke {target}",
-            self.folder / self.options.format / target / "SmokeReport.json",
+            self.folder / package_step.of(target).FORMAT / target / "SmokeReport.json",
             SmokeReport,
             self._key("smoke", package, [], {}),
             {"package": package},
@@ -221,8 +223,9 @@ class Release:
         return self._step(stage, lambda: smoke_step.smoke(package, self.listener.note))
 
     def _packaged_before(self, target: str) -> Package | None:
-        record = self.folder / self.options.format / target / "Package.json"
-        found = records.read(Package, record, parity=self.parity())
+        form = package_step.of(target).FORMAT
+        record = self.folder / form / target / "Package.json"
+        found = records.read(Package, record, parity=self.parity(form))
         if found is None or not package_step.stands(found, PackageOptions(render_only=True)):
             return None
         return self._skip(f"package {target}", found)
@@ -233,14 +236,15 @@ class Release:
         Raises `Refused` where a record is missing or is about other bytes than those on disk.
         """
         source = self._recorded(SourceModel, "SourceModel.json", folder=self.folder)
-        form = self.options.format
-        converted = self._recorded(ConvertedModel, f"{form}/ConvertedModel.json", source=source)
-        parity = self._recorded(ParityReport, f"{form}/ParityReport.json", converted=converted)
+        forms = [form for form in FORMATS if any((self.folder / form).glob("*/Package.json"))]
         smokes = []
-        for path in sorted((self.folder / form).glob("*/Package.json")):
-            package = self._recorded(Package, path.relative_to(self.folder).as_posix(), parity=parity)
-            report = path.with_name("SmokeReport.json").relative_to(self.folder).as_posix()
-            smokes.append(self._recorded(SmokeReport, report, package=package))
+        for form in forms or [self.options.format]:
+            converted = self._recorded(ConvertedModel, f"{form}/ConvertedModel.json", source=source)
+            parity = self._recorded(ParityReport, f"{form}/ParityReport.json", converted=converted)
+            for path in sorted((self.folder / form).glob("*/Package.json")):
+                package = self._recorded(Package, path.relative_to(self.folder).as_posix(), parity=parity)
+                report = path.with_name("SmokeReport.json").relative_to(self.folder).as_posix()
+                smokes.append(self._recorded(SmokeReport, report, package=package))
         return tuple(smokes)
 
     def _recorded(self, kind: type[Value], name: str, **parents: object) -> Value:
@@ -323,7 +327,7 @@ class Release:
         parents = made_from if isinstance(made_from, list) else [made_from]
         return digest([step, __version__, [records.identity(one) for one in parents], asked, dict(tools)])
 
-    def _step(self, stage: _Stage[Value], run: Callable[[], Value]) -> Value:
+    def _step(self, stage: Stage[Value], run: Callable[[], Value]) -> Value:
         if stage.name in self._done:
             return self._done[stage.name]  # type: ignore[return-value]
         if stage.name.partition(" ")[0] not in self.options.force:
@@ -362,39 +366,3 @@ def _sha256(path: Path | None) -> str:
     if path is None:
         return ""
     return archive.sha256(path) if path.is_file() else "missing"  # the step says so
-
-
-def describe(value: object) -> str:
-    """Return what a stage's value says, in half a line."""
-    match value:
-        case SourceModel():
-            return f"{value.label}, {value.flavor}, {len(value.files)} files"
-        case ConvertedModel():
-            taken = ", handed in" if value.handed_in else ""
-            opset = value.opsets.get("ai.onnx", value.opsets.get("", "?"))
-            return f"{value.estimator} → {value.format}{taken}, opset {opset}"
-        case ParityReport():
-            worst = max((output.max_abs_error for output in value.outputs), default=0.0)
-            wrong = sum(output.disagreements for output in value.outputs)
-            return f"{value.rows:,} rows, {wrong} labels differ, largest error {worst:.2g}"
-        case Package():
-            image = f"image {value.image.tags[0]}" if value.image and value.image.tags else value.artifact
-            return f"{image} ({value.platform}, Python {value.python})"
-        case SmokeReport():
-            how = f"{len(value.checks)} checks by {value.runner}"
-            return f"{how}, first answer {value.first_answer_s:.2f} s, p99 {value.p99_ms:.1f} ms"
-        case _:
-            return ""
-
-
-def weigh(value: object) -> int:
-    """Return the size in bytes of what a stage made."""
-    match value:
-        case SourceModel():
-            return sum(file.size for file in value.files)
-        case ConvertedModel():
-            return value.file.size
-        case Package():
-            return value.image.added if value.image else value.size
-        case _:
-            return 0

@@ -13,7 +13,7 @@ import numpy as np
 from modelrel import archive, records
 from modelrel.errors import Refused
 from modelrel.targets import TARGETS
-from modelrel.targets.delivery import Note, Response, Running, Send
+from modelrel.targets.delivery import Note, Program, Response, Running, Send
 from modelrel.targets.questions import Golden, Request, judge_broken
 from modelrel.values import Check, Package, SmokeReport
 
@@ -32,6 +32,8 @@ def smoke(package: Package, note: Note = lambda _: None, seconds: float = 120.0)
     examination = _Examination(package, note)
     try:
         with TARGETS[package.target].launch(package, note) as running:
+            if isinstance(running, Program):
+                return examination.of_program(running)
             return examination.of(running, seconds)
     except Refused as error:
         content = {
@@ -78,9 +80,36 @@ class _Examination:
         times = self._times(send)
         memory = running.memory_bytes()
         running.settled()
+        return self._report(running.runner, first, times, memory)
+
+    def of_program(self, running: Program) -> SmokeReport:
+        """Ask a program that loaded the file."""
+        self._run(running, self.one, "one row")
+        first = time.perf_counter() - running.started
+        self.note(f"first right answer after {first:.2f} s")
+        self._run(running, self.golden, "golden rows")
+        if self.golden.any_size:
+            self._run(running, self.golden.take(np.arange(_BATCH) % self.golden.rows), "a batch")
+        for name, inputs in self.golden.unfit().items():
+            said = running.ask(inputs).get("error")
+            if not said:
+                raise Refused(f"{name} was answered without an error", "See the script of the package.")
+            self.checks.append(Check(name=name, detail=str(said)))
+        self._run(running, self.golden, "golden rows after what does not fit")
+        times = []
+        for _ in range(_TIMED):
+            begun = time.perf_counter()
+            running.ask(self.one.plain())
+            times.append((time.perf_counter() - begun) * 1000)
+        return self._report(running.runner, first, times, running.memory_bytes())
+
+    def _run(self, running: Program, golden: Golden, name: str) -> None:
+        self._count(name, golden, golden.judge(running.ask(golden.plain())))
+
+    def _report(self, runner: str, first: float, times: list[float], memory: int) -> SmokeReport:
         return SmokeReport(
             package=self.package,
-            runner=running.runner,
+            runner=runner,
             checks=tuple(self.checks),
             rows=self.rows,
             max_abs_error=self.worst,

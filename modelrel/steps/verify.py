@@ -7,8 +7,6 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
-from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -23,7 +21,16 @@ from modelrel.probes.budget import Queue
 from modelrel.probes.generated import Group, Maker
 from modelrel.probes.interview import Answered, Interview
 from modelrel.tensors import Array, Predict, Tensors
-from modelrel.values import ConvertedModel, Coverage, OutputParity, ParityReport, SourceModel, Tolerance, VerifyOptions
+from modelrel.values import (
+    ConvertedModel,
+    Coverage,
+    OutputParity,
+    ParityReport,
+    Signature,
+    SourceModel,
+    Tolerance,
+    VerifyOptions,
+)
 
 _SIZES: Final = (1, 2, 7, 31, 257)
 """Sizes of the batches in which the copy answers again, besides all rows at once."""
@@ -37,34 +44,40 @@ _CROSSED: Final = 200
 _TIMED_RUNS: Final = 3
 _TIMED_ROWS: Final = 4000
 
+_IN_MEMORY: Final = 20
+"""Bytes of memory for a byte of the model's files, to be on the safe side."""
+
 
 def verify(
     converted: ConvertedModel,
     options: VerifyOptions,
     note: Callable[[str], None] = lambda _: None,
+    ahead: Worker | None = None,
 ) -> ParityReport:
     """Compare the copy with the original on real and generated rows, and return the proof.
 
-    Writes `golden.json` and `modelrel.json` beside the copy. Raises `Refused` where they differ, after writing
-    what was measured to `ParityReport.refused.json`, or where the copy is not the recorded one; `Invalid` where
-    `options.data` does not fit the signature.
+    `ahead` is a worker that has the original, and did nothing with it. Writes `golden.json` and `modelrel.json` beside
+    the copy. Raises `Refused` where they differ, after writing what was measured to `ParityReport.refused.json`, or
+    where the copy is not the recorded one; `Invalid` where `options.data` does not fit the signature.
     """
     source = converted.source
     records.intact(converted)
-    limits = Limits(seconds=options.seconds, memory_bytes=options.memory_bytes)
     own = originals.wanted(source, options.env)
     python = str(originals.ready(own, note)) if own else ""
-    with Worker(source, limits, python) as worker:
+    with ahead or Worker(source, _limits(options), python) as worker:
         worker.start()  # it loads while the rows are made and onnxruntime loads the copy
         copy = FORMATS[converted.format].load(converted.path)
         maker, given, unused = _prepared(converted, options)
         answered, covered = _asked(worker, converted, maker, given, options)
-    note(f"asking the copy about {len(answered.origin):,} rows")
-    answers = copy(answered.inputs)
-    _alike(converted, answered.outputs, answers)
-    parities = _parities(answered, answers, options.tolerance)
+        note(f"asking the copy about {len(answered.origin):,} rows")
+        answers = _answers(copy, answered.inputs)
+        _alike(converted, answered.outputs, answers)
+        parities = _parities(answered, answers, options.tolerance)
+        second: tuple[str, ...] = ()
+        if any(parity.disagreements for parity in parities):
+            reference = FORMATS[converted.format].reference(converted.path)
+            second = opinion.told(worker.call, converted, answered, answers, reference)
     batches, batch_error, batch_wrong = _batched(copy, answered, answers, options.tolerance)
-    second = _second(converted, answered, answers, parities, partial(_wide, source, limits, python))
     measured: dict[str, Any] = {
         "tolerance": options.tolerance,
         "rows": len(answered.origin),
@@ -82,12 +95,36 @@ def verify(
         "ties": int(answered.tied().sum()),
         "labels_alone": _labels_alone(answered.outputs, answers, options.tolerance),
         # The copy ran here, wherever it was written; packages carry the runtime that is proven.
-        "tools": {"modelrel": __version__, **converted.tools, **extras.versions("onnxruntime", "numpy")},
+        "tools": {"modelrel": __version__, **converted.tools, **extras.versions(*FORMATS[converted.format].RUNTIMES)},
     }
     _gate(converted, measured, (*filter(None, (batch_wrong,)), *second))
     golden = evidence.golden(converted, answered.inputs, answered.origin, copy)
     manifest = evidence.manifest(converted, parities, len(answered.origin))
     return ParityReport(converted=converted, golden=golden, manifest=manifest, **measured)
+
+
+def ahead(source: SourceModel, options: VerifyOptions) -> tuple[Worker, ...]:
+    """Return a worker that is loading the original for `verify`, or none where it is better to wait.
+
+    That is where the environment is still to be made, or a model in memory twice might be too much for the machine.
+    """
+    limits = _limits(options)
+    large = sum(file.size for file in source.files) * _IN_MEMORY > limits.memory
+    if large or originals.wanted(source, options.env) is not None:
+        return ()
+    return (Worker(source, limits).start(),)
+
+
+def _limits(options: VerifyOptions) -> Limits:
+    return Limits(seconds=options.seconds, memory_bytes=options.memory_bytes)
+
+
+def _answers(copy: Predict, inputs: Tensors) -> Tensors:
+    """Return what the copy answers: rows that are alike side by side, which takes a large forest half the time."""
+    order = tensors.neighbours(inputs)
+    back = np.argsort(order)
+    answered = copy(tensors.take(inputs, order))
+    return {name: array[back] if array.shape[:1] == order.shape else array for name, array in answered.items()}
 
 
 def _timed(copy: Predict, inputs: Tensors) -> float:
@@ -99,40 +136,6 @@ def _timed(copy: Predict, inputs: Tensors) -> float:
 def _parities(answered: Answered, answers: Tensors, tolerance: Tolerance) -> tuple[OutputParity, ...]:
     shared = [name for name in answers if name in answered.outputs]
     return tuple(_compared(name, answered, answers, tolerance) for name in shared)
-
-
-def _second(
-    converted: ConvertedModel,
-    answered: Answered,
-    answers: Tensors,
-    parities: tuple[OutputParity, ...],
-    wide: Predict,
-) -> tuple[str, ...]:
-    """Return who is wrong about each output that differs: the original's rounding, or what a second runtime tells."""
-    failed = [parity.name for parity in parities if parity.disagreements]
-    reference = FORMATS[converted.format].reference(converted.path) if failed else None
-    both = (answered.outputs, answers)
-    said: list[str] = []
-    for name in failed:
-        own, sentence = opinion.rounded(name, answered.inputs, both, wide)
-        said.append(sentence)
-        if reference is not None:
-            said.append(opinion.blamed(name, answered.inputs, both, reference, own))
-    return tuple(sentence for sentence in said if sentence)
-
-
-def _wide(source: SourceModel, limits: Limits, python: str, asked: Tensors) -> dict[str, Array]:
-    """Return what the original answers where its signature says float64 for float32; nothing where it does not."""
-    assert source.signature is not None
-    inputs = tuple(
-        replace(spec, datatype="FP64" if spec.datatype == "FP32" else spec.datatype) for spec in source.signature.inputs
-    )
-    with Worker(source, limits, python) as worker:
-        try:
-            reply = worker.call("predict", asked, signature=asdict(replace(source.signature, inputs=inputs)))
-        except Refused:
-            return {}
-    return dict(reply.arrays) if len(reply.value["kept"]) == tensors.rows(asked) else {}
 
 
 def _suspicions(converted: ConvertedModel) -> tuple[str, ...]:
@@ -154,7 +157,8 @@ def _prepared(converted: ConvertedModel, options: VerifyOptions) -> tuple[Maker,
     """Return what makes rows, the real rows - the example, the user's data - and why some are not used."""
     source = converted.source
     assert source.signature is not None
-    given, unused = [], []
+    given: list[Group] = []
+    unused = []
     try:
         example = rows.example(source)
     except Invalid as error:
@@ -164,8 +168,9 @@ def _prepared(converted: ConvertedModel, options: VerifyOptions) -> tuple[Maker,
     if options.data is not None:
         given.append(Group("data", rows.read(options.data, source.signature)))
     hints = json.loads((source.folder / converted.hints.path).read_text()) if converted.hints else {}
-    real = tensors.stack([group.rows for group in given]) if given else None
-    maker = Maker(source.signature, real, hints, options.seed)
+    # Rows are such as the copy can hold: what it takes in float32, the original is asked in float32 too.
+    real = tensors.held(tensors.stack([group.rows for group in given]), converted.inputs) if given else None
+    maker = Maker(Signature(kind=source.signature.kind, inputs=converted.inputs), real, hints, options.seed)
     return maker, given, tuple(unused)
 
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from modelrel.targets import aws_lambda, docker
+from modelrel.targets import aws_lambda, docker, tflite
 from modelrel.targets.delivery import Target
 
-TARGETS: Final[dict[str, Target]] = {"docker": docker, "lambda": aws_lambda}
+TARGETS: Final[dict[str, Target]] = {"docker": docker, "lambda": aws_lambda, "tflite": tflite}
 """Target, as the user names it -> the module that knows it."""

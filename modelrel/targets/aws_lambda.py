@@ -18,6 +18,7 @@ from modelrel.targets.delivery import Draft, Note, Places, Running, always
 from modelrel.values import Package, PackageOptions, ParityReport
 
 TOOLS: Final = ("modelrel", "onnxruntime", "numpy", "jinja2", "uv")
+FORMAT: Final = "onnx"
 stands = always  # the zip is all there is
 
 PYTHONS: Final = ("3.12", "3.13", "3.14")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from modelrel.values import Image, Package, PackageOptions, ParityReport
 
@@ -63,6 +63,21 @@ class Running:
     settled: Callable[[], None] = lambda: None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """A built file, loaded by the runtime of its platform in a process of its own.
+
+    `ask` takes name -> nested lists, and returns `{"outputs": {name: nested lists}}`, or `{"error": sentence}` for
+    what does not fit; it raises `Refused` when the process has ended. `started` is the `time.perf_counter()` at which
+    it was started.
+    """
+
+    runner: str
+    ask: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+    started: float
+    memory_bytes: Callable[[], int]
+
+
 def always(_package: Package, _options: PackageOptions) -> bool:
     """Return True: the `stands` of a target that leaves nothing outside the release folder."""
     return True
@@ -71,14 +86,18 @@ def always(_package: Package, _options: PackageOptions) -> bool:
 class Target(Protocol):
     """A way to deliver; modules satisfy it, mypy checks each one.
 
-    `TOOLS` are the distributions whose version decides the bytes. `assemble` fills the folder `into`; `previous` is
-    the folder of the packaging before, or where that would be. `launch` starts what was built and ends it, whatever
-    happens.
+    `TOOLS` are the distributions whose version decides the bytes; `FORMAT` is what it delivers. `assemble` fills the
+    folder `into`; `previous` is the folder of the packaging before, or where that would be. `launch` starts what was
+    built and ends it, whatever happens.
     """
 
     @property
     def TOOLS(self) -> tuple[str, ...]:  # noqa: N802
         """The distributions whose versions decide the bytes."""
+
+    @property
+    def FORMAT(self) -> str:  # noqa: N802
+        """The format that it delivers."""
 
     def options(self, given: PackageOptions) -> PackageOptions:
         """Return the options with this target's defaults filled in; raises `Invalid` for what it cannot do."""
@@ -92,8 +111,8 @@ class Target(Protocol):
     def stands(self, package: Package, options: PackageOptions) -> bool:
         """Return whether what was built outside the release folder is still there."""
 
-    def launch(self, package: Package, note: Note) -> AbstractContextManager[Running]:
-        """Start what was built."""
+    def launch(self, package: Package, note: Note) -> AbstractContextManager[Running | Program]:
+        """Start what was built: a server, or a program that loads a file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

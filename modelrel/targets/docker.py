@@ -19,6 +19,7 @@ from modelrel.targets.process import Program, run_server
 from modelrel.values import Image, Package, PackageOptions, ParityReport
 
 TOOLS: Final = ("modelrel", "onnxruntime", "numpy", "jinja2", "uv")
+FORMAT: Final = "onnx"
 PREFIX: Final = "io.modelrel."
 """Our reverse-DNS prefix for labels."""
 

@@ -66,10 +66,10 @@ class Started:
 
 
 @contextmanager
-def started(folder: Path, program: Program, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def started(folder: Path, program: Program, log: Path, *, talks: bool = False) -> Iterator[subprocess.Popen[bytes]]:
     """Run a program in `folder`, and end it and its children when the block ends.
 
-    None of our variables reach it.
+    None of our variables reach it. `talks`: its input and output are pipes, and only its errors go to the log.
     """
     environment = {"PATH": os.defpath, **program.environment(folder)}
     # where util-linux is there, the kernel ends it should we be killed
@@ -78,8 +78,8 @@ def started(folder: Path, program: Program, log: Path) -> Iterator[subprocess.Po
     with log.open("wb") as stream:
         process = subprocess.Popen(
             [*leash, *program.words],
-            cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream,
-            start_new_session=True,
+            cwd=folder, env=environment, stdin=subprocess.PIPE if talks else subprocess.DEVNULL,
+            stdout=subprocess.PIPE if talks else stream, stderr=stream, start_new_session=True,
         )  # fmt: skip
     try:
         yield process

@@ -91,12 +91,39 @@ class Golden:
 
     def invocation(self) -> Request:
         """Return the rows as MLflow takes them: a data frame of columns, or named tensors."""
-        plain = {name: tensors.plain(array) for name, array in self.inputs.items()}
+        plain = self.plain()
         if self.columns:
             cells = [[value[0] for value in column] for column in plain.values()]
             frame = {"columns": list(plain), "data": [list(row) for row in zip(*cells, strict=True)]}
             return Request("POST", "/invocations", JSON, _dumps({"dataframe_split": frame}))
         return Request("POST", "/invocations", JSON, _dumps({"inputs": plain}))
+
+    def plain(self) -> dict[str, Any]:
+        """Return the rows as name -> nested lists."""
+        return {name: tensors.plain(array) for name, array in self.inputs.items()}
+
+    def judge(self, said: Mapping[str, Any]) -> float:
+        """Return the largest absolute error of `{"outputs": {name: nested lists}}`; raises `Refused` where wrong."""
+        outputs = said.get("outputs")
+        if not isinstance(outputs, Mapping):
+            raise Refused(f"golden rows were answered with {_short(dict(said))}", "The package does not run them.")
+        worst = 0.0
+        for name, expected in self.outputs.items():
+            if name not in outputs:
+                raise Refused(f"the answer lacks the output {name!r}", "The package is not of this model.")
+            worst = max(worst, self._judge(name, expected, outputs[name]))
+        return worst
+
+    def unfit(self) -> dict[str, dict[str, Any]]:
+        """Return inputs that must be refused, by what is wrong with them."""
+        good = self.take(slice(0, 1)).plain()
+        first = self.specs[0].name
+        return {
+            "an input that is missing": {name: values for name, values in good.items() if name != first},
+            "an unknown input": {**good, f"no {first}": good[first]},
+            "values of another type": {**good, first: [["not a number"]]},
+            "a shape that does not fit": {**good, first: [[[good[first]]]]},
+        }
 
     @property
     def path(self) -> str:

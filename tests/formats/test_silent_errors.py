@@ -73,11 +73,13 @@ def test_the_wrong_copy_is_refused_with_the_worst_row(
     assert "worst row" in stop.message
 
 
-def test_the_refusal_says_whether_the_conversion_is_wrong_or_the_runtime(
+def test_the_refusal_says_who_is_wrong_the_reader_the_writer_or_the_runtime(
     handed_in: dict[str, tuple[ConvertedModel, ModelrelError | None]],
 ) -> None:
     said = {name: str(stop) for name, (_, stop) in handed_in.items()}
-    assert "the conversion is wrong on label" in said["lightgbm_rf"]
+    assert "the conversion is wrong on label: an independent runtime" in said["lightgbm_rf"]
+    assert "the copy is written wrongly: the trees as they are read answer like the original" in said["lightgbm_rf"]
+    assert not [name for name, text in said.items() if "read wrongly" in text]
     assert {name for name, text in said.items() if "the runtime is wrong on label" in text} == set(RUNTIME)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +18,20 @@ from hypothesis import strategies as some
 from onnx import TensorProto, helper
 from sklearn import ensemble, tree
 
-from modelrel.formats.onnx import (
-    from_catboost,
-    from_lightgbm,
-    from_xgboost,
-    sklearn_hist,
-    sklearn_trees,
-)
+from modelrel import trees
 from modelrel.formats.onnx.graph import DOMAIN_ML, Nodes
 from modelrel.formats.onnx.opsets import ML, ML_TREES, NEWEST
-from modelrel.formats.onnx.trees import Mode, interpreted, levels, v3, v5
+from modelrel.formats.onnx.tree_operators import levels, v3, v5
 from tests.models import compared
 
 LIBRARIES = ("sklearn", "hist", "xgboost", "lightgbm", "catboost")
-WRITERS = {"v5": v5.numbered, "v3": v3.numbered, "core": levels.numbered}
+WRITERS: dict[str, Any] = {
+    "v5": v5.numbered,
+    "v5 in float32": partial(v5.numbered, single=True),
+    "v3": v3.numbered,
+    "core": levels.numbered,
+}
+OPERATORS = ("v5", "v3", "core")
 _LARGEST = float(np.finfo(np.float32).max)  # what goes beyond is refused by scikit-learn's trees
 
 
@@ -155,32 +156,21 @@ def _catboost(random: Any, kind: str) -> Any:
 _MODELS = {"sklearn": _sklearn, "hist": _hist, "xgboost": _xgboost, "lightgbm": _lightgbm, "catboost": _catboost}
 
 
-def asked(found: list[Any], data: Any) -> Any:
+def asked(found: Any, data: Any) -> Any:
     """Return real rows with each threshold and its neighbours, gaps, and categories nobody trained on put in."""
     random = np.random.default_rng(0)
     values = [(column, value) for column in range(4) for value in (np.nan, 0.0, -0.0, -1.0, 1.5, 49.0, 77.0, -0.5)]
-    for single in found:
-        for feature, threshold in zip(single.feature, single.threshold, strict=True):
-            middle = data.dtype.type(threshold)
-            with np.errstate(over="ignore"):  # CatBoost splits gaps off at the largest float
-                near = [np.nextafter(middle, data.dtype.type(way)) for way in (-np.inf, np.inf)]
-            values += [(int(feature), value) for value in (middle, *near) if np.isfinite(value)]
+    splits = np.flatnonzero(found.mode != trees.Mode.LEAF)
+    for feature, threshold in zip(found.feature[splits], found.threshold[splits], strict=True):
+        middle = data.dtype.type(threshold)
+        with np.errstate(over="ignore"):  # CatBoost splits gaps off at the largest float
+            near = [np.nextafter(middle, data.dtype.type(way)) for way in (-np.inf, np.inf)]
+        values += [(int(feature), value) for value in (middle, *near) if np.isfinite(value)]
     values = [(column, value) for column, value in values if not abs(value) > _LARGEST]
     rows = data[random.integers(0, len(data), len(values))].copy()
     for row, (column, value) in enumerate(values):
         rows[row, column] = value
     return rows
-
-
-def _forest(model: Any, library: str) -> list[Any]:
-    readers: dict[str, Any] = {
-        "sklearn": sklearn_trees,
-        "hist": sklearn_hist,
-        "xgboost": from_xgboost,
-        "catboost": from_catboost,
-    }
-    found: list[Any] = readers.get(library, from_lightgbm).forest(model)
-    return found
 
 
 def _leaves(model: Any, library: str, rows: Any) -> Any:
@@ -203,39 +193,14 @@ def _leaves(model: Any, library: str, rows: Any) -> Any:
         said = json.loads(bytes(booster.save_raw("json")))["learner"]["gradient_booster"]
         kept = (said.get("gbtree") or said)["model"]["trees"]
         numbers = [np.cumsum(np.array(single["left_children"]) < 0) - 1 for single in kept]
-        found = np.stack([number[end] for number, end in zip(numbers, ends.T, strict=True)], axis=1)
-        # A tree of vector leaves is read as one tree for each of their numbers.
-        return np.repeat(found, len(from_xgboost.forest(model)) // len(numbers), axis=1)
+        return np.stack([number[end] for number, end in zip(numbers, ends.T, strict=True)], axis=1)
     if library == "catboost":
-        ends = model.calc_leaf_indexes(rows).astype(int)
-        return np.repeat(ends, len(from_catboost.forest(model)) // ends.shape[1], axis=1)
+        return model.calc_leaf_indexes(rows).astype(int)
     return model.predict(rows, pred_leaf=True).reshape(len(rows), -1)
 
 
-def _seen(model: Any, library: str, rows: Any) -> Any:
-    """Return the rows as the trees see them."""
-    if library in ("sklearn", "xgboost", "catboost"):
-        seen = rows.astype(np.float32).astype(np.float64)
-        if getattr(model, "feature_types", None):
-            seen[:, 3] = np.floor(seen[:, 3])
-        return seen
-    if library == "hist":
-        seen = np.asarray(rows, np.float64).copy()
-        for index, known in sklearn_hist.categories(model).items():
-            places = [known.index(value) if value in known else -1 for value in seen[:, index].tolist()]
-            seen[:, index] = places
-        return seen
-    seen = np.asarray(rows, np.float64).copy()
-    small = np.abs(seen) <= np.float32(1e-35)
-    _, sections = from_lightgbm._parsed(model.model_to_string())
-    seen[small] = np.broadcast_to(np.where(from_lightgbm._zeros(sections, 4), np.nan, 0.0), seen.shape)[small]
-    if any((single.mode == Mode.MEMBER).any() for single in from_lightgbm.forest(model)):
-        seen[:, 3] = np.trunc(seen[:, 3])
-    return seen
-
-
-def _run(found: list[Any], seen: Any, operators: str) -> Any:
-    """Return the leaves' numbers as ONNX Runtime finds them, (rows, trees)."""
+def _run(found: Any, seen: Any, operators: str) -> Any:
+    """Return the leaves' numbers over all trees as ONNX Runtime finds them, (rows, trees)."""
     nodes = Nodes()
     result = WRITERS[operators](nodes, "X", found)
     graph = helper.make_graph(
@@ -256,20 +221,36 @@ def _run(found: list[Any], seen: Any, operators: str) -> Any:
 @given(library=some.sampled_from(LIBRARIES), seed=some.integers(0, 2**32 - 1))
 def test_interpreter_writers_and_original_take_the_same_leaves(library: str, seed: int) -> None:
     model, data = trained(library, seed)
-    found = _forest(model, library)
+    ensemble = trees.read(model)
+    assert ensemble is not None
+    found: Any = ensemble.forest
     rows = asked(found, data)
-    seen = _seen(model, library, rows)
-    ends = np.stack([interpreted.reached(single, seen) for single in found], axis=1)
-    given_ = ends
+    seen = trees.entered(ensemble.entry, rows)
+    ends = trees.reached(found, seen)
+    given_ = ends - (np.cumsum(found.leaf_sizes) - found.leaf_sizes)
     if library == "hist":
-        given_ = np.stack([single.leaves[end] for single, end in zip(found, ends.T, strict=True)], axis=1)
+        given_ = found.leaves[ends, 0]
     original = _leaves(model, library, rows)
     # CatBoost numbers the leaves of trees that are not symmetric in an order of its own.
     if library == "catboost":
         given_, original = _same_names(given_), _same_names(original)
     assert (given_ == original).all()
     for operators in WRITERS:
+        if "float32" in operators and not ensemble.entry.single:
+            continue
         assert (_run(found, seen, operators) == ends).all(), operators
+    label, numbers = trees.answers(ensemble, rows)
+    expected = _answers(model, library, rows)
+    assert np.allclose(np.squeeze(numbers), np.squeeze(expected[-1]), rtol=1e-5 if library == "xgboost" else 1e-12)
+    if len(expected) > 1:
+        assert (label == expected[0]).all()
+
+
+def _answers(model: Any, library: str, rows: Any) -> list[Any]:
+    """Return what the original answers: its labels, where it has some, and its numbers."""
+    if not hasattr(model, "predict_proba"):
+        return [model.predict(rows)]
+    return [np.ravel(model.predict(rows)), model.predict_proba(rows)]
 
 
 def _same_names(ends: Any) -> Any:
@@ -282,23 +263,10 @@ def _same_names(ends: Any) -> Any:
 
 
 @settings(deadline=None, suppress_health_check=list(HealthCheck))
-@given(
-    library=some.sampled_from(LIBRARIES), seed=some.integers(0, 2**32 - 1), operators=some.sampled_from(tuple(WRITERS))
-)
+@given(library=some.sampled_from(LIBRARIES), seed=some.integers(0, 2**32 - 1), operators=some.sampled_from(OPERATORS))
 def test_the_copy_gives_the_answers_of_the_original(library: str, seed: int, operators: Any) -> None:
     model, data = trained(library, seed)
     flavor: Any = "sklearn" if library == "hist" else library
     with tempfile.TemporaryDirectory() as folder:
         found = compared(model, data, Path(folder), flavor, count=90, operators=operators)
     assert (found.labels, found.numbers < (1e-6 if library == "xgboost" else 1e-13)) == (0, True)
-
-
-def test_the_interpreter_adds_trees_up_in_the_columns_of_their_targets() -> None:
-    model, data = trained("xgboost", 2)
-    found = _forest(model, "xgboost")
-    seen = _seen(model, "xgboost", data)
-    targets = np.arange(len(found)) % 3
-    by_hand = [
-        sum(single.leaves[interpreted.reached(single, seen)] for single in found[column::3]) for column in range(3)
-    ]
-    assert np.array_equal(interpreted.sums(found, seen, targets, 3), np.stack(by_hand, axis=1))

@@ -19,6 +19,7 @@ from sklearn.pipeline import make_pipeline
 from modelrel.errors import Invalid, ModelrelError, Refused
 from modelrel.steps.convert import convert, tools
 from modelrel.values import ConvertedModel, ConvertOptions, SourceModel
+from tests.conftest import Run
 from tests.models import hostile, logged, people, prepared
 
 OPTIONS = ConvertOptions()
@@ -151,3 +152,18 @@ def test_an_input_example_that_does_not_fit_is_noted_and_not_used(tmp_path: Path
 
 def test_the_tools_are_those_that_decide_the_bytes() -> None:
     assert {"onnx", "onnxruntime", "skl2onnx"} <= set(tools("onnx"))
+
+
+@pytest.mark.parametrize("opset", [5, 22])
+def test_a_conversion_leaves_no_process_and_no_folder_behind(
+    run: Run, sqlite_registry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opset: int
+) -> None:
+    """What loads ahead for the comparison is ended, too, where the conversion is refused."""
+    psutil = pytest.importorskip("psutil")
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    done = run("convert", "flowers/2", "--registry", sqlite_registry, "--opset", opset)
+    assert done.code == (0 if opset == 22 else 2), done.err
+    assert {child.pid for child in psutil.Process().children(recursive=True)} <= before
+    assert not list((tmp_path / "scratch").iterdir())

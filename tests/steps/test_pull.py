@@ -10,7 +10,7 @@ import pytest
 
 from modelrel.errors import Invalid
 from modelrel.registry import Registry
-from modelrel.registry.mlflow import _copy
+from modelrel.registry.artifacts import copied
 from modelrel.registry.reference import parse
 from modelrel.steps.pull import locate, pull, release_folder, version_of
 from tests.conftest import Run
@@ -64,7 +64,7 @@ def test_a_link_among_the_artifacts_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a" / "MLmodel").symlink_to("/etc/hostname")
     (tmp_path / "b").mkdir()
     with pytest.raises(Invalid, match="not a regular file"):
-        _copy(tmp_path / "a", tmp_path / "b", lambda _: None)
+        copied(tmp_path / "a", tmp_path / "b", lambda _: None)
     assert not list((tmp_path / "b").iterdir())
 
 

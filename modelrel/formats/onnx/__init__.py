@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from modelrel import __version__, extras
+from modelrel import __version__, extras, trees
 from modelrel.errors import Invalid, Refused, Unavailable
 from modelrel.formats.onnx import known_bad
 from modelrel.formats.onnx.opsets import NEWEST, OLDEST
@@ -25,6 +25,7 @@ SUFFIX: Final = ".onnx"
 _LARGEST_REFERENCE: Final = 20_000_000
 FLAVORS: Final = frozenset({"sklearn", "xgboost", "lightgbm", "catboost"})
 WRITERS: Final = ("onnx", "onnxruntime", "skl2onnx")
+RUNTIMES: Final = ("onnxruntime", "numpy")
 KNOWN_BAD: Final = known_bad.TABLE
 TOOLS: Final = ("onnx", "onnxruntime", "skl2onnx", "scikit-learn", "xgboost", "lightgbm", "catboost")
 
@@ -34,14 +35,14 @@ def convert(native: object, order: Order, path: Path) -> Mapping[str, object]:
 
     Raises `Refused` for an estimator without an exact copy, and `Invalid` for an opset out of range.
     """
-    from modelrel.formats.onnx import graph, trees
+    from modelrel.formats.onnx import graph, tree_operators
 
     if order.opset and not OLDEST <= order.opset <= NEWEST:
         raise Invalid(
             f"opset {order.opset} cannot be written: the converters and onnxruntime take {OLDEST} to {NEWEST}",
             f"Choose --opset {NEWEST}, or leave it out.",
         )
-    with trees.written(order.operators), graph.filled_later() as kept:
+    with tree_operators.written(order.operators), graph.filled_later() as kept:
         core = _writer(order.flavor)(native, order)
         return _written(core, order, path, kept)
 
@@ -63,12 +64,15 @@ def adopt(native: object, order: Order, given: Path, path: Path) -> Mapping[str,
 
 def _hints(native: object, order: Order) -> Mapping[str, object]:
     """Return what the original tells about its inputs, even where we have no copy of it ourselves."""
-    try:
-        return _writer(order.flavor)(native, order).hints
-    except Exception:  # noqa: BLE001 - converters raise anything
-        from modelrel.formats.onnx import hints
+    from modelrel.formats.onnx import hints
 
-        return hints.found(native, order.signature) if order.flavor == "sklearn" else {}
+    if order.flavor == "sklearn":
+        return hints.found(native, order.signature)
+    try:
+        ensemble = trees.read(native)
+    except Refused:
+        return {}
+    return {"features": trees.hints(ensemble)} if ensemble is not None else {}
 
 
 def _written(core: Core, order: Order, path: Path, kept: Mapping[str, Mapping[str, Any]]) -> Mapping[str, object]:
@@ -196,23 +200,15 @@ def metadata(source: SourceModel, tools: Mapping[str, str]) -> dict[str, str]:
 
 
 def _writer(flavor: str) -> Callable[[Any, Order], Core]:
-    """Import the writer of one flavor only: each brings its own libraries."""
+    """Import the writer of one flavor only: skl2onnx takes a while."""
     if flavor == "sklearn":
         from modelrel.formats.onnx import from_sklearn
 
         return from_sklearn.write
-    if flavor == "xgboost":
-        from modelrel.formats.onnx import from_xgboost
+    if flavor in FLAVORS:
+        from modelrel.formats.onnx import from_trees
 
-        return from_xgboost.write
-    if flavor == "lightgbm":
-        from modelrel.formats.onnx import from_lightgbm
-
-        return from_lightgbm.write
-    if flavor == "catboost":
-        from modelrel.formats.onnx import from_catboost
-
-        return from_catboost.write
+        return from_trees.write
     raise Refused(f"a {flavor} model cannot become ONNX", "Choose another format.")
 
 

@@ -7,10 +7,10 @@ from typing import Any, Final
 
 import numpy as np
 import onnx
-from onnx import TensorProto
 
+from modelrel import trees
 from modelrel.errors import Refused
-from modelrel.formats.onnx import hints, known_faults, links, sklearn_options, sklearn_steps, sklearn_trees
+from modelrel.formats.onnx import from_trees, hints, known_faults, sklearn_options, sklearn_steps
 from modelrel.formats.onnx.graph import DOMAIN_ML, Core, Nodes, filled_at_once
 from modelrel.formats.onnx.opsets import ML, ML_TREES, NEWEST
 from modelrel.formats.onnx.repair import repaired
@@ -59,14 +59,10 @@ def _direct(native: Any, order: Order) -> Core | None:
     """Return the core of trees alone, which need nothing of skl2onnx: a forest may have millions of nodes."""
     if any(spec.datatype == "BYTES" for spec in order.signature.inputs):
         return None
-    nodes = Nodes()
-    results = sklearn_trees.answered(native, nodes, links.INPUT)
-    if results is None:
+    ensemble = trees.read(native)
+    if ensemble is None or ensemble.entry.codes:
         return None
-    text = len(results) > 1 and np.asarray(getattr(native, "classes_", ())).dtype.kind in "OUS"
-    kinds = [TensorProto.STRING if text else TensorProto.INT64, TensorProto.DOUBLE][-len(results) :]
-    outputs = dict(zip(order.answers.outputs, zip(results, map(int, kinds), strict=True), strict=True))
-    return links.core(nodes, order, outputs, hints.found(native, order.signature))
+    return from_trees.core(ensemble, order, hints.found(native, order.signature, ensemble.forest))
 
 
 def _converted(native: Any, order: Order, merged: bool, double: bool) -> onnx.ModelProto:
@@ -80,10 +76,10 @@ def _converted(native: Any, order: Order, merged: bool, double: bool) -> onnx.Mo
         target_opset={"": order.opset or NEWEST, DOMAIN_ML: ML},
     )
     # skl2onnx declares the versions of what it wrote itself: neither our trees', nor any where it wrote nothing.
-    trees = any(node.op_type == "TreeEnsemble" for node in model.graph.node)
+    fifth = any(node.op_type == "TreeEnsemble" for node in model.graph.node)
     others = [entry for entry in model.opset_import if entry.domain not in ("", DOMAIN_ML)]
     del model.opset_import[:]
-    declared = (("", order.opset or NEWEST), (DOMAIN_ML, ML_TREES if trees else ML))
+    declared = (("", order.opset or NEWEST), (DOMAIN_ML, ML_TREES if fifth else ML))
     model.opset_import.extend([*(onnx.helper.make_opsetid(*entry) for entry in declared), *others])
     return model
 

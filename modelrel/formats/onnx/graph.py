@@ -122,16 +122,18 @@ def _extend(node: NodeProto, arrays: Mapping[str, Any]) -> None:
 
 def _varints(values: Any) -> bytes:
     """Return whole numbers from 0 on as Protocol Buffers' base-128 varints (protobuf.dev, Encoding), all at once."""
-    if not len(values) or values.max() < 128:
+    largest = int(values.max(initial=0))
+    if largest < 128:
         return bytes(values.astype(np.uint8).tobytes())
-    sizes = np.ones(len(values), np.int64)
-    for bits in range(7, int(values.max()).bit_length(), 7):
-        sizes += values >= 1 << bits
-    most = int(sizes.max())
-    groups = (values[:, None] >> (7 * np.arange(most))) & 127
-    place = np.arange(most)
-    groups |= (place < sizes[:, None] - 1) * 128
-    return bytes(groups.astype(np.uint8)[place < sizes[:, None]].tobytes())
+    values = values.astype(np.uint32 if largest < 2**32 else np.uint64)
+    most = -(-largest.bit_length() // 7)
+    groups, kept = np.empty((len(values), most), np.uint8), np.empty((len(values), most), np.bool_)
+    for place in range(most):
+        kept[:, place] = values > 0 if place else True
+        left = values >> 7
+        groups[:, place] = (values & 127).astype(np.uint8) | ((left > 0) * np.uint8(128))
+        values = left
+    return bytes(groups[kept].tobytes())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

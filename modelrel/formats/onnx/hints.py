@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from modelrel.formats.onnx import from_catboost, from_lightgbm, from_xgboost, sklearn_hist, sklearn_trees, trees
-from modelrel.formats.onnx.trees import Tree
+from modelrel import trees
+from modelrel.trees import Forest
 from modelrel.values import Signature
 
 
@@ -26,8 +26,11 @@ class Way:
     shift: float = 0.0
 
 
-def found(native: Any, signature: Signature) -> dict[str, object]:
-    """Return `{"features": [...]}`, one entry per input feature; empty where the model is not understood."""
+def found(native: Any, signature: Signature, forest: Forest | None = None) -> dict[str, object]:
+    """Return `{"features": [...]}`, one entry per input feature; empty where the model is not understood.
+
+    `forest` is what a model of trees alone was already read into.
+    """
     if signature.kind == "columns":
         names = [spec.name for spec in signature.inputs]
     else:
@@ -36,6 +39,9 @@ def found(native: Any, signature: Signature) -> dict[str, object]:
     if len(signature.inputs) > 1 and signature.kind == "tensor":
         return {}
     said: list[dict[str, object]] = [{} for _ in names]
+    if forest is not None:
+        _split(trees.thresholds(forest, len(names)), [Way(index) for index in range(len(names))], said)
+        return {"features": said}
     _follow(native, [Way(index) for index in range(len(names))], names, said)
     return {"features": said}
 
@@ -81,10 +87,10 @@ def _last(step: Any, ways: list[Way], said: list[dict[str, object]]) -> None:
         _knots(_KNOTS[kind](step), ways, said)
         return
     _stands_for_missing(step, ways, said)
-    forest = _forest(step)
+    forest = trees.forest(step)
     if hasattr(step, "_predictors"):
-        _codes(sklearn_hist.categories(step), ways, said)
-    if forest:
+        _codes(trees.categories(step), ways, said)
+    if forest is not None:
         _split(trees.thresholds(forest, len(ways)), ways, said)
 
 
@@ -128,19 +134,6 @@ def _stands_for_missing(step: Any, ways: list[Way], said: list[dict[str, object]
     for way in ways if found else ():
         if way.source >= 0 and way.scale:
             said[way.source]["missing"] = [(value - way.shift) / way.scale for value in found]
-
-
-def _forest(step: Any) -> list[Tree]:
-    library = type(step).__module__.partition(".")[0]
-    if library == "xgboost":
-        return from_xgboost.forest(step)
-    if library == "catboost":
-        return from_catboost.forest(step)
-    if library == "lightgbm":
-        return from_lightgbm.forest(step)
-    if hasattr(step, "_predictors"):
-        return sklearn_hist.forest(step)
-    return sklearn_trees.forest(step)
 
 
 def _columns(step: Any, ways: list[Way], names: Sequence[str], said: list[dict[str, object]]) -> list[Way] | None:

@@ -67,8 +67,16 @@ def above(nodes: Nodes, value: str, limit: str, *, or_equal: bool = False) -> st
     return nodes.add("Reshape", nodes.cast(over, TensorProto.INT64), nodes.constant([-1], np.int64))
 
 
-def labels(nodes: Nodes, index: str, classes: Sequence[Scalar]) -> tuple[str, int]:
-    """Return the label of each class number, and its element type."""
-    known: Any = np.array(classes, object if isinstance(classes[0], str) else None)
-    element = TensorProto.STRING if known.dtype == object else int(helper.np_dtype_to_tensor_dtype(known.dtype))
-    return nodes.add("Gather", nodes.constant(known), index, axis=0), element
+def labels(nodes: Nodes, index: str, classes: Sequence[Scalar]) -> str:
+    """Return the label of each class number."""
+    return nodes.add("Gather", nodes.constant(_known(classes)), index, axis=0)
+
+
+def element(classes: Sequence[Scalar]) -> int:
+    """Return the element type of the labels."""
+    known = _known(classes)
+    return int(TensorProto.STRING if known.dtype.kind == "O" else helper.np_dtype_to_tensor_dtype(known.dtype))
+
+
+def _known(classes: Sequence[Scalar]) -> Any:
+    return np.array(classes, object if isinstance(classes[0], str) else None)

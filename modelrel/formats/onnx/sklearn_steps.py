@@ -1,21 +1,17 @@
-"""Steps of scikit-learn pipelines that skl2onnx converts with this module: boosters, imputers, a scaler in float32."""
+"""Steps of scikit-learn pipelines that skl2onnx converts with modules of ours: an imputer, a scaler in float32."""
 
 from __future__ import annotations
 
 import math
-import sys
 from typing import Any, Final
 
 import numpy as np
 from onnx import TensorProto
 
-from modelrel.formats.onnx import from_lightgbm, from_xgboost, sklearn_hist, sklearn_tail, sklearn_trees
+from modelrel.formats.onnx import from_trees, sklearn_tail, sklearn_trees
 from modelrel.formats.onnx.graph import Nodes
 from modelrel.formats.order import Order
 from modelrel.values import Signature
-
-SPARSE: Final = "modelrel_sparse_"
-"""Attribute of a booster (in the converter's copy) whose rows come sparse, where XGBoost takes 0 for missing."""
 
 _KEEP_SPARSE: Final = frozenset(
     {"MaxAbsScaler", "StandardScaler", "SelectKBest", "SelectPercentile", "VarianceThreshold"}
@@ -25,19 +21,10 @@ _KEEP_SPARSE: Final = frozenset(
 def register(order: Order) -> None:
     """Make skl2onnx convert these steps with this module (in this process)."""
     sklearn_trees.register()
-    sklearn_hist.register()
     single = all(spec.datatype in ("FP32", "BYTES") for spec in order.signature.inputs)
     sklearn_tail.register(single=single)
     _register_scaler(single)
     _register_imputer(order.signature)
-    # A model that uses them has imported them; nothing is imported for one that does not.
-    for library, names in (
-        ("xgboost", ("XGBClassifier", "XGBRFClassifier", "XGBRegressor", "XGBRFRegressor")),
-        ("lightgbm", ("LGBMClassifier", "LGBMRegressor")),
-    ):
-        if library in sys.modules:
-            for name in names:
-                _register_booster(getattr(sys.modules[library], name))
 
 
 def mark_sparse(native: Any) -> None:
@@ -52,38 +39,7 @@ def mark_sparse(native: Any) -> None:
         elif kind not in _KEEP_SPARSE and hasattr(step, "transform"):
             sparse = False
         elif hasattr(step, "predict"):
-            setattr(step, SPARSE, sparse)
-
-
-def _register_booster(kind: type[Any]) -> None:
-    from skl2onnx import update_registered_converter
-    from skl2onnx.common import shape_calculator as shapes
-
-    if hasattr(kind, "predict_proba"):
-        options = {"zipmap": [True, False, "columns"], "nocl": [True, False], "raw_scores": [True, False]}
-        calculate = shapes.calculate_linear_classifier_output_shapes
-        update_registered_converter(
-            kind, f"Modelrel{kind.__name__}", calculate, _boosted, overwrite=True, options=options
-        )
-    else:
-        calculate = shapes.calculate_linear_regressor_output_shapes
-        update_registered_converter(kind, f"Modelrel{kind.__name__}", calculate, _boosted, overwrite=True)
-
-
-def _boosted(scope: Any, operator: Any, container: Any) -> None:
-    native = operator.raw_operator
-    nodes = Nodes(scope.get_unique_operator_name("modelrel"))
-    x = nodes.cast(operator.inputs[0].full_name, TensorProto.DOUBLE)
-    classes = tuple(np.asarray(native.classes_).tolist()) if hasattr(native, "predict_proba") else ()
-    if type(native).__module__.startswith("xgboost"):
-        if getattr(native, SPARSE, False):
-            # A sparse row does not hold its zeros, and what a row does not hold is missing to XGBoost.
-            gap = nodes.add("Equal", x, nodes.constant(0.0))
-            x = nodes.add("Where", gap, nodes.constant(math.nan), x)
-        outputs, _ = from_xgboost.answered(native, nodes, x, classes)
-    else:
-        outputs, _ = from_lightgbm.answered(native, nodes, x, classes)
-    sklearn_trees.finish(nodes, container, operator, tuple(tensor for tensor, _ in outputs.values()))
+            setattr(step, sklearn_trees.SPARSE, sparse)
 
 
 def _register_scaler(single: bool) -> None:
@@ -112,7 +68,7 @@ def _scaled(scope: Any, operator: Any, container: Any) -> None:
         x = nodes.add("Sub", x, nodes.constant(native.mean_, np.float32))
     if native.with_std:
         x = nodes.add("Div", x, nodes.constant(native.scale_, np.float32))
-    sklearn_trees.finish(nodes, container, operator, (nodes.cast(x, TensorProto.DOUBLE),))
+    from_trees.finish(nodes, container, operator, (nodes.cast(x, TensorProto.DOUBLE),))
 
 
 def _register_imputer(signature: Signature) -> None:
@@ -143,7 +99,7 @@ def _register_imputer(signature: Signature) -> None:
             values = values.astype(np.float32).astype(np.float64)
         gap = nodes.add("IsNaN", x) if math.isnan(missing) else nodes.add("Equal", x, nodes.constant(float(missing)))
         result = nodes.add("Where", gap, nodes.constant(values), x)
-        sklearn_trees.finish(nodes, container, operator, (result,))
+        from_trees.finish(nodes, container, operator, (result,))
 
     update_registered_converter(
         SimpleImputer, "SklearnSimpleImputer", calculate_sklearn_imputer_output_shapes, filled, overwrite=True

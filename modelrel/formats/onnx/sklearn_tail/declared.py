@@ -10,7 +10,7 @@ import numpy as np
 from onnx import TensorProto
 
 from modelrel.errors import Refused
-from modelrel.formats.onnx import links, sklearn_options, sklearn_trees
+from modelrel.formats.onnx import from_trees, links, sklearn_options
 from modelrel.formats.onnx.graph import DOMAIN_ML, Nodes, inlined
 from modelrel.formats.onnx.opsets import ML
 
@@ -46,7 +46,7 @@ class Part:
     def labelled(self, index: str, classes: Any) -> str:
         """Return `classes` at each number."""
         known = classes if classes.dtype.kind in "OUS" else classes.astype(np.int64)
-        return links.labels(self.nodes, index, known.tolist())[0]
+        return links.labels(self.nodes, index, known.tolist())
 
     def column(self, tensor: str) -> str:
         """Return a tensor of N numbers as (N, 1)."""
@@ -159,7 +159,7 @@ def _converter(write: Writer, *, columns: bool) -> Callable[[Any, Any, Any], Non
             x, listed = nodes.add("Concat", *joined, axis=1) if len(joined) > 1 else joined[0], ()
         part = Part(operator.raw_operator, nodes, x, container.target_opset, listed, single=_SINGLE[0])
         results = write(part)
-        sklearn_trees.finish(nodes, container, operator, (results,) if isinstance(results, str) else results)
+        from_trees.finish(nodes, container, operator, (results,) if isinstance(results, str) else results)
 
     return convert
 

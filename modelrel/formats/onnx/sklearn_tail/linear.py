@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto
 
-from modelrel.formats.onnx import sklearn_trees, trees
+from modelrel import trees
+from modelrel.formats.onnx import tree_operators
 from modelrel.formats.onnx.sklearn_tail.declared import STEP, Part, declare
 
 
@@ -182,11 +183,19 @@ def _leaves(part: Part) -> str:
     """Write RandomTreesEmbedding: a column for each leaf of each tree that a training row reached."""
     native, nodes = part.native, part.nodes
     x = nodes.cast(nodes.cast(part.x, TensorProto.FLOAT), TensorProto.DOUBLE)
-    encoder, found = native.one_hot_encoder_, []
-    for tree, single, known in zip(sklearn_trees.forest(native), native.estimators_, encoder.categories_, strict=True):
-        leaves = np.flatnonzero(single.tree_.children_left < 0)
-        found.append(trees.looked_up(nodes, x, [tree], [1.0 * (leaves[:, None] == known[None, :])]))
-    return nodes.add("Concat", *found, axis=1) if len(found) > 1 else found[0]
+    forest = trees.forest(native)
+    assert forest is not None
+    first = np.cumsum(forest.leaf_sizes) - forest.leaf_sizes
+    known = native.one_hot_encoder_.categories_
+    numbers = [
+        start + np.searchsorted(np.flatnonzero(single.tree_.children_left < 0), own)
+        for start, single, own in zip(first, native.estimators_, known, strict=True)
+    ]
+    owner = np.repeat(np.arange(len(known)), [len(own) for own in known])
+    leaf = tree_operators.leaves(nodes, x, forest, single=True)
+    reached = nodes.add("Gather", leaf, nodes.constant(owner, np.int64), axis=1)
+    same = nodes.add("Equal", reached, nodes.constant(np.concatenate(numbers).reshape(1, -1), np.int64))
+    return nodes.cast(same, TensorProto.DOUBLE)
 
 
 def _selected(part: Part) -> str:

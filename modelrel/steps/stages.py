@@ -1,0 +1,85 @@
+"""What is known of a stage of a release: the record it leaves, how it ended, and its result in half a line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, Literal, Protocol, TypeVar
+
+from modelrel.values import ConvertedModel, Package, ParityReport, SmokeReport, SourceModel
+
+Value = TypeVar("Value")
+Outcome = Literal["done", "up to date", "would change"]
+
+
+class Listener(Protocol):
+    """Whoever wants to know what happens while it happens."""
+
+    def begin(self, stage: str) -> None:
+        """Say that a stage starts."""
+
+    def note(self, text: str) -> None:
+        """Say what the stage is doing now."""
+
+    def end(self, result: StageResult) -> None:
+        """Say how it ended."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageResult:
+    """One line of the table at the end: `size` is what the stage made, in bytes (0: nothing to weigh)."""
+
+    stage: str
+    outcome: Outcome
+    detail: str
+    seconds: float
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stage(Generic[Value]):
+    """What the machinery has to know of a stage: its record, and what the record must have been made from."""
+
+    name: str
+    record: Path
+    kind: type[Value]
+    key: str
+    parents: Mapping[str, object]
+    holds: Callable[[Value], bool] = lambda _: True
+
+
+def describe(value: object) -> str:
+    """Return what a stage's value says, in half a line."""
+    match value:
+        case SourceModel():
+            return f"{value.label}, {value.flavor}, {len(value.files)} files"
+        case ConvertedModel():
+            taken = ", handed in" if value.handed_in else ""
+            opset = value.opsets.get("ai.onnx", value.opsets.get("", "?"))
+            return f"{value.estimator} → {value.format}{taken}, opset {opset}"
+        case ParityReport():
+            worst = max((output.max_abs_error for output in value.outputs), default=0.0)
+            wrong = sum(output.disagreements for output in value.outputs)
+            return f"{value.rows:,} rows, {wrong} labels differ, largest error {worst:.2g}"
+        case Package():
+            image = f"image {value.image.tags[0]}" if value.image and value.image.tags else value.artifact
+            return f"{image} ({value.platform}, Python {value.python})"
+        case SmokeReport():
+            how = f"{len(value.checks)} checks by {value.runner}"
+            return f"{how}, first answer {value.first_answer_s:.2f} s, p99 {value.p99_ms:.1f} ms"
+        case _:
+            return ""
+
+
+def weigh(value: object) -> int:
+    """Return the size in bytes of what a stage made."""
+    match value:
+        case SourceModel():
+            return sum(file.size for file in value.files)
+        case ConvertedModel():
+            return value.file.size
+        case Package():
+            return value.image.added if value.image else value.size
+        case _:
+            return 0

@@ -1,0 +1,102 @@
+"""Runs the model with LiteRT, the runtime of phones: pip install ai-edge-litert numpy
+
+    python try_model.py              # the golden rows that came with it, compared with what they must give
+    python try_model.py ROWS.json    # {"inputs": {"NAME": [...]}}: prints {"outputs": {"NAME": [...]}}
+    python try_model.py --lines      # the same, a line in and a line out, until the input ends
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+HERE = Path(__file__).resolve().parent
+KINDS = {"FP32": "float32", "INT64": "int64", "INT32": "int32", "INT16": "int16", "INT8": "int8", "UINT8": "uint8",
+         "BOOL": "bool"}  # fmt: skip
+
+
+class Model:
+    """The model beside this file; `modelrel.json` says what goes in and out."""
+
+    def __init__(self):
+        self.said = json.loads((HERE / "modelrel.json").read_text(encoding="utf-8"))
+        self._interpreter = Interpreter(model_path=str(HERE / self.said["file"]), num_threads=1)
+        self._run = self._interpreter.get_signature_runner("serving_default")
+
+    def answer(self, inputs):
+        """Return name -> array for name -> nested lists; a number that is None is a gap."""
+        wanted = {spec["name"]: spec for spec in self.said["inputs"]}
+        if inputs.keys() != wanted.keys():
+            raise ValueError(f"the model takes the inputs {sorted(wanted)}, and was given {sorted(inputs)}")
+        given = {}
+        for name, spec in wanted.items():
+            values = np.array(inputs[name])
+            if values.dtype == object:
+                values = np.array(inputs[name], dtype=float)  # None is NaN
+            shape = spec["shape"]
+            fits = len(values.shape) == len(shape) and all(
+                size in (-1, found) for size, found in zip(shape, values.shape)
+            )
+            if not fits:
+                raise ValueError(f"{name} has the shape {list(values.shape)}, and the model takes {shape}")
+            given[name] = np.ascontiguousarray(values, KINDS[spec["datatype"]])
+        found = self._run(**given)
+        return {spec["name"]: plain(found[spec["name"]]) for spec in self.said["outputs"]}
+
+
+def plain(array):
+    """Return nested lists: text as text, NaN and infinities as None."""
+    if array.dtype == object:
+        return [item.decode() if isinstance(item, bytes) else item for item in array.tolist()]
+    if array.dtype.kind == "f":
+        return np.where(np.isfinite(array), array.astype(object), None).tolist()
+    return array.tolist()
+
+
+def lines(model):
+    """Answer a line for each line; what does not fit is answered with an error."""
+    for line in sys.stdin:
+        try:
+            said = {"outputs": model.answer(json.loads(line)["inputs"])}
+        except (ValueError, TypeError, KeyError, RuntimeError) as error:
+            said = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(said), flush=True)
+
+
+def golden(model):
+    """Compare the golden rows; return the sentence and whether all is well."""
+    content = json.loads((HERE / model.said["golden"]).read_text(encoding="utf-8"))
+    found = model.answer(content["inputs"])
+    worst, wrong = 0.0, []
+    for name, expected in content["outputs"].items():
+        first, second = np.array(expected, object).ravel(), np.array(found[name], object).ravel()
+        if all(isinstance(one, float) or one is None for one in first):
+            gap = np.abs(np.array(first, float) - np.array(second, float))
+            worst = max(worst, float(np.nanmax(gap, initial=0.0)))
+            wrong += [name] if not worst <= 1e-5 else []
+        elif (first != second).any():
+            wrong.append(name)
+    count = len(next(iter(content["inputs"].values())))
+    if wrong:
+        return f"WRONG: {', '.join(wrong)} of the {count} golden rows", False
+    return f"{count} golden rows: right, largest error {worst:.2g}", True
+
+
+def main():
+    """Do what the command line says."""
+    model = Model()
+    if sys.argv[1:] == ["--lines"]:
+        lines(model)
+    elif sys.argv[1:]:
+        content = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+        print(json.dumps({"outputs": model.answer(content["inputs"])}))
+    else:
+        sentence, right = golden(model)
+        print(sentence)
+        sys.exit(0 if right else 1)
+
+
+if __name__ == "__main__":
+    main()
