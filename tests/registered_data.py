@@ -33,6 +33,7 @@ def main(uri: str, folder: Path) -> None:
 
     logging.disable(logging.WARNING)
     mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)  # another test may have left one in the environment
     mlflow.create_experiment("tests", artifact_location=str(folder / "artifacts"))
     mlflow.set_experiment("tests")
     rows = table()
