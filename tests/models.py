@@ -16,6 +16,7 @@ from modelrel.flavors import FLAVORS
 from modelrel.formats import FORMATS, Order
 from modelrel.probes import rows
 from modelrel.probes.generated import Maker
+from modelrel.probes.interview import Answered
 from modelrel.registry import mlmodel
 from modelrel.tensors import Array
 from modelrel.values import Operators, Signature, SourceModel, TensorSpec
@@ -155,13 +156,14 @@ def compared(
     asked, originals, sources = _answered(room, model, signature, groups)
     answers = format_.load(path)(asked)
     numbers, labels = 0.0, 0
+    narrow = Answered(asked, ("",) * tensors.rows(asked), originals, 0.0, ()).undecided(answers)
     for name, array in answers.items():
         assert originals[name].shape == array.shape, name
         if array.dtype.kind == "f":
             over = tensors.errors(originals[name], array)
             numbers = max(numbers, float(np.minimum(*over).max()))
         else:
-            labels += int(tensors.disagree(originals[name], array).sum())
+            labels += int((tensors.disagree(originals[name], array) & ~narrow).sum())
     notes: Any = said["notes"]
     return Compared(tensors.rows(asked), sources, labels, numbers, tuple(notes), path.read_bytes(), said)
 

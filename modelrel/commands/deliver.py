@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from modelrel.values import PackageOptions, Promotion
 
 Target = Annotated[
-    list[str] | None, typer.Option("--target", "-t", metavar="TARGET", help="docker or lambda; repeat it.")
+    list[str] | None, typer.Option("--target", "-t", metavar="TARGET", help="docker, lambda or tflite; repeat it.")
 ]
 Python = Annotated[
     str | None, typer.Option(metavar="X.Y", help="Python of the artifact (docker: ours; lambda: 3.12 to 3.14).")
@@ -64,6 +64,9 @@ def package_options(target: str, given: dict[str, Any]) -> PackageOptions:
     from modelrel.values import PackageOptions
 
     pick = call().settings.pick
+    templates = pick("release", "templates", str(given["templates"]) if given.get("templates") else None, "")
+    if target == "tflite":  # a file for any machine
+        return PackageOptions(templates=Path(templates) if templates else None)
     section = "lambda" if target == "lambda" else "docker"
     platform = pick("docker", "platform", given.get("platform"), "") if section == "docker" else given.get("platform")
     if section == "lambda" and (arch := pick("lambda", "arch", given.get("arch"), "")):
@@ -71,7 +74,6 @@ def package_options(target: str, given: dict[str, Any]) -> PackageOptions:
         if arch not in names:
             raise Invalid(f"--arch is {arch!r}", "Lambda has x86_64 and arm64.")
         platform = names[arch]
-    templates = pick("release", "templates", str(given["templates"]) if given.get("templates") else None, "")
     return PackageOptions(
         python=pick(section, "python", given.get("python"), ""),
         platform=platform or "",

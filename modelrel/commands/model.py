@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from modelrel.steps.release import Release, ReleaseOptions
     from modelrel.values import ConvertOptions, EnvChoice, Operators, VerifyOptions
 
-To = Annotated[str, typer.Option("--to", metavar="FORMAT", help="The format of the copy: onnx.")]
+To = Annotated[str, typer.Option("--to", metavar="FORMAT", help="The format of the copy: onnx or tflite.")]
 Force = Annotated[bool, typer.Option("--force", help="Do it again, even if it is up to date.")]
 Opset = Annotated[int | None, typer.Option(metavar="N", help="The ONNX opset (the newest that works).")]
 OperatorsOption = Annotated[

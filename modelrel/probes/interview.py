@@ -17,6 +17,7 @@ from modelrel.values import ConvertedModel, Coverage
 _TIMED_RUNS: Final = 1
 _NEAREST: Final = 50
 _MISSING: Final = "missing"
+_LAST_BITS: Final = 4 * float(np.finfo(np.float64).eps)
 _KNOTS: Final = "calibration knots"
 _USUAL: Final = frozenset({"example", "data", "training data", "permuted", "jittered", "ranged"})
 _BETWEEN: Final = 1000
@@ -37,6 +38,18 @@ class Answered:
     def tied(self) -> Array:
         """Return, (N,) bool, on which rows the two highest probabilities are equal; none without probabilities."""
         return np.asarray(_gap(self.outputs, len(self.origin)) == 0, np.bool_)
+
+    def undecided(self, copy: Tensors) -> Array:
+        """Return, (N,) bool, on which rows rounding alone chose the original's label.
+
+        That is where its two best probabilities are a few last bits of float64 apart, and only for a `copy` that gives
+        them in float32, which cannot follow how the original rounds.
+        """
+        mine, others = self.outputs.get("probabilities"), copy.get("probabilities")
+        kinds = [one.dtype.name for one in (mine, others) if one is not None]
+        narrow = kinds == ["float64", "float32"]
+        gap = _gap(self.outputs, len(self.origin))
+        return np.asarray((gap > 0) & (gap <= _LAST_BITS) & narrow, np.bool_)
 
 
 class Interview:

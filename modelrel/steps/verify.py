@@ -73,27 +73,21 @@ def verify(
         answers = _answers(copy, answered.inputs)
         _alike(converted, answered.outputs, answers)
         parities = _parities(answered, answers, options.tolerance)
-        second: tuple[str, ...] = ()
-        if any(parity.disagreements for parity in parities):
-            reference = FORMATS[converted.format].reference(converted.path)
-            second = opinion.told(worker.call, converted, answered, answers, reference)
+        second = _second(worker, converted, answered, answers, parities)
     batches, batch_error, batch_wrong = _batched(copy, answered, answers, options.tolerance)
     measured: dict[str, Any] = {
         "tolerance": options.tolerance,
-        "rows": len(answered.origin),
-        "sources": dict(Counter(answered.origin)),
+        **_counted(answered, answers, options.tolerance),
         "batch_sizes": batches,
         "outputs": parities,
         "batch_max_abs_error": batch_error,
         "original_us_per_row": answered.us_per_row,
         "copy_us_per_row": _timed(copy, answered.inputs),
         "data_sha256": archive.sha256(options.data) if options.data else "",
-        "findings": (*_where(source, own), *unused, *answered.findings, *_suspicions(converted), *second),
+        "findings": (*_where(source, own), *unused, *_found(converted, answered, answers), *second),
         "environment": own.digest if own else "",
         "budget_s": options.budget,
         "coverage": covered,
-        "ties": int(answered.tied().sum()),
-        "labels_alone": _labels_alone(answered.outputs, answers, options.tolerance),
         # The copy ran here, wherever it was written; packages carry the runtime that is proven.
         "tools": {"modelrel": __version__, **converted.tools, **extras.versions(*FORMATS[converted.format].RUNTIMES)},
     }
@@ -101,6 +95,15 @@ def verify(
     golden = evidence.golden(converted, answered.inputs, answered.origin, copy)
     manifest = evidence.manifest(converted, parities, len(answered.origin))
     return ParityReport(converted=converted, golden=golden, manifest=manifest, **measured)
+
+
+def _counted(answered: Answered, answers: Tensors, tolerance: Tolerance) -> dict[str, Any]:
+    return {
+        "rows": len(answered.origin),
+        "sources": dict(Counter(answered.origin)),
+        "ties": int(answered.tied().sum()),
+        "labels_alone": _labels_alone(answered.outputs, answers, tolerance),
+    }
 
 
 def ahead(source: SourceModel, options: VerifyOptions) -> tuple[Worker, ...]:
@@ -138,8 +141,19 @@ def _parities(answered: Answered, answers: Tensors, tolerance: Tolerance) -> tup
     return tuple(_compared(name, answered, answers, tolerance) for name in shared)
 
 
-def _suspicions(converted: ConvertedModel) -> tuple[str, ...]:
-    return FORMATS[converted.format].suspicions(converted.path)
+def _second(
+    worker: Worker, converted: ConvertedModel, answered: Answered, answers: Tensors, parities: tuple[OutputParity, ...]
+) -> tuple[str, ...]:
+    """Return who is wrong, where an output differs and it can be told."""
+    if not any(parity.disagreements for parity in parities):
+        return ()
+    reference = FORMATS[converted.format].reference(converted.path)
+    return opinion.told(worker.call, converted, answered, answers, reference)
+
+
+def _found(converted: ConvertedModel, answered: Answered, answers: Tensors) -> tuple[str, ...]:
+    known = FORMATS[converted.format].suspicions(converted.path)
+    return (*answered.findings, *_rounded(answered, answers), *known)
 
 
 def _where(source: SourceModel, own: Wanted | None) -> tuple[str, ...]:
@@ -222,6 +236,15 @@ def _alike(converted: ConvertedModel, original: Tensors, copy: Tensors) -> None:
             )
 
 
+def _rounded(answered: Answered, answers: Tensors) -> tuple[str, ...]:
+    """Say how many labels differ where the original's own rounding chose its label."""
+    labels = [name for name in answers if name in answered.outputs and answered.outputs[name].dtype.kind != "f"]
+    differ = [tensors.disagree(answered.outputs[name], answers[name]) for name in labels]
+    count = int((np.any(differ, axis=0) & answered.undecided(answers)).sum()) if differ else 0
+    said = f"{count:,} labels differ where the original's two best probabilities differ by its own rounding alone"
+    return (said,) if count else ()
+
+
 def _compared(name: str, answered: Answered, answers: Tensors, tolerance: Tolerance) -> OutputParity:
     """Compare one output over all rows: labels must be equal, numbers within the tolerance."""
     original, copy = answered.outputs[name], answers[name]
@@ -230,7 +253,7 @@ def _compared(name: str, answered: Answered, answers: Tensors, tolerance: Tolera
         over = tensors.excess(original, copy, rtol=tolerance.rtol, atol=tolerance.atol)
         wrong = int((over > 0).sum())
     else:
-        different = tensors.disagree(original, copy)
+        different = tensors.disagree(original, copy) & ~answered.undecided(answers)
         absolute = relative = np.zeros(len(original))
         over = different.astype(np.float64)
         wrong = int(different.sum())

@@ -89,6 +89,10 @@ def started(folder: Path, program: Program, log: Path, *, talks: bool = False) -
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
     try:
         process.wait(_GRACE_S)
     except subprocess.TimeoutExpired:

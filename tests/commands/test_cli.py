@@ -132,7 +132,7 @@ def test_doctor_names_what_is_there_and_what_its_absence_costs(run: Run, sqlite_
 
 def test_formats_lists_every_flavor_with_what_it_can_become(run: Run) -> None:
     found = run("formats", "--json").json
-    assert found["flavors"] == {"sklearn": ["onnx"], "xgboost": ["onnx"], "lightgbm": ["onnx"], "catboost": ["onnx"]}
+    assert found["flavors"] == {flavor: ["onnx", "tflite"] for flavor in ("sklearn", "xgboost", "lightgbm", "catboost")}
     assert found["tools"]["onnx"]["onnxruntime"]
     assert "lightgbm" in run("formats").out
 
