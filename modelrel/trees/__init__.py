@@ -6,6 +6,9 @@ and what is made of their sums. `answers` runs it in NumPy alone.
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from modelrel.trees import from_catboost, from_hist, from_lightgbm, from_sklearn, from_xgboost
@@ -26,6 +29,23 @@ def read(native: Any) -> Ensemble | None:
 
     Raises `Refused` for what has no exact form.
     """
+    with _undisturbed():
+        return _read(native)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Collect no garbage in this block: it makes many small objects, and each look walks through all libraries'."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+def _read(native: Any) -> Ensemble | None:
     library = type(native).__module__.partition(".")[0]
     if library == "xgboost":
         return from_xgboost.read(native)

@@ -5,7 +5,7 @@ Its trees compare `float32(x) <= threshold` in float64, and since 1.3 send NaN t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -16,6 +16,7 @@ from modelrel.trees.forest import Floats, Forest, Nodes, planted, renamed, toget
 from modelrel.values import Scalar
 
 _SINGLE: Final = Entry(single=True)
+_AT_HAND: Final = 30_000
 
 
 def read(native: Any) -> Ensemble | None:
@@ -67,16 +68,40 @@ def _singles(native: Any) -> list[Any]:
 
 def _forest(singles: list[Any], leaves: Floats | None = None) -> Forest:
     """Join trees; `leaves` stand for what they keep there."""
-    trees = [single.tree_ for single in singles]
+    if leaves is None:
+        leaves = np.concatenate([single.tree_.value[single.tree_.children_left < 0, 0, :] for single in singles])
+        if hasattr(singles[0], "classes_") and not hasattr(singles[0].tree_, "missing_go_to_left"):
+            leaves = leaves / leaves.sum(axis=1, keepdims=True)  # before 1.3 they hold weights, not shares
+    parts, start = [], 0
+    for some in _some([single.tree_ for single in singles]):
+        end = start + sum(tree.n_leaves for tree in some)
+        parts.append(_planted(some, leaves[start:end]))
+        start = int(end)
+    return parts[0] if len(parts) == 1 else together(parts)
 
+
+def _some(trees: list[Any]) -> Iterator[list[Any]]:
+    """Yield trees in lists of some ten thousand nodes, which a processor has at hand."""
+    found: list[Any] = []
+    nodes = 0
+    for tree in trees:
+        found.append(tree)
+        nodes += tree.node_count
+        if nodes > _AT_HAND:
+            yield found
+            found, nodes = [], 0
+    if found:
+        yield found
+
+
+def _planted(trees: list[Any], leaves: Floats) -> Forest:
     def joined(name: str) -> Any:
         return np.concatenate([np.asarray(getattr(tree, name)) for tree in trees])
 
     first = joined("children_left")
-    leaf = first < 0
     nodes = Nodes(
         sizes=np.array([tree.node_count for tree in trees], np.int64),
-        leaf=leaf,
+        leaf=first < 0,
         first=first,
         second=joined("children_right"),
         feature=joined("feature"),
@@ -84,10 +109,6 @@ def _forest(singles: list[Any], leaves: Floats | None = None) -> Forest:
         # before scikit-learn 1.3 no tree takes a gap
         missing=joined("missing_go_to_left").astype(bool) if hasattr(trees[0], "missing_go_to_left") else None,
     )
-    if leaves is None:
-        leaves = np.concatenate([tree.value[tree.children_left < 0, 0, :] for tree in trees])
-        if hasattr(singles[0], "classes_") and nodes.missing is None:
-            leaves = leaves / leaves.sum(axis=1, keepdims=True)  # before 1.3 they hold weights, not shares
     return planted(nodes, leaves)
 
 

@@ -19,6 +19,7 @@ _IDENTITY: Final = frozenset({
 })  # fmt: skip
 _EXP: Final = frozenset({"count:poisson", "reg:gamma", "reg:tweedie"})
 _LOGISTIC: Final = frozenset({"binary:logistic", "reg:logistic"})
+_UNREAD: Final = frozenset({"base_weights", "loss_changes", "parents", "sum_hessian"})
 _MULTI: Final = frozenset({"multi:softprob", "multi:softmax"})
 
 
@@ -73,7 +74,7 @@ def _classes(native: Any) -> tuple[Scalar, ...]:
 
 def _learner(native: Any) -> dict[str, Any]:
     booster = native.get_booster() if hasattr(native, "get_booster") else native
-    learner: dict[str, Any] = ubjson.parsed(bytes(booster.save_raw("ubj")))["learner"]
+    learner: dict[str, Any] = ubjson.parsed(bytes(booster.save_raw("ubj")), _UNREAD)["learner"]
     return learner
 
 

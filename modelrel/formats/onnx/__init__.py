@@ -20,6 +20,7 @@ from modelrel.values import SourceModel
 
 if TYPE_CHECKING:
     from modelrel.formats.onnx.graph import Core
+    from modelrel.formats.onnx.large import Large
 
 SUFFIX: Final = ".onnx"
 _LARGEST_REFERENCE: Final = 20_000_000
@@ -35,14 +36,14 @@ def convert(native: object, order: Order, path: Path) -> Mapping[str, object]:
 
     Raises `Refused` for an estimator without an exact copy, and `Invalid` for an opset out of range.
     """
-    from modelrel.formats.onnx import graph, tree_operators
+    from modelrel.formats.onnx import large, tree_operators
 
     if order.opset and not OLDEST <= order.opset <= NEWEST:
         raise Invalid(
             f"opset {order.opset} cannot be written: the converters and onnxruntime take {OLDEST} to {NEWEST}",
             f"Choose --opset {NEWEST}, or leave it out.",
         )
-    with tree_operators.written(order.operators), graph.filled_later() as kept:
+    with tree_operators.written(order.operators), large.later() as kept:
         core = _writer(order.flavor)(native, order)
         return _written(core, order, path, kept)
 
@@ -75,15 +76,15 @@ def _hints(native: object, order: Order) -> Mapping[str, object]:
     return {"features": trees.hints(ensemble)} if ensemble is not None else {}
 
 
-def _written(core: Core, order: Order, path: Path, kept: Mapping[str, Mapping[str, Any]]) -> Mapping[str, object]:
+def _written(core: Core, order: Order, path: Path, kept: Mapping[str, Large]) -> Mapping[str, object]:
     """Put the release's interface around a core, write it, and describe it."""
-    from modelrel.formats.onnx import graph
+    from modelrel.formats.onnx import graph, large
 
     model, outputs = graph.bordered(core, order)
-    graph.filled(model, kept)
     if order.operators == "core":
         _only_core(model)
-    path.write_bytes(model.SerializeToString(deterministic=True))
+    opsets = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
+    large.write(model, kept, path)
     predict = order.answers.predict
     if predict not in {spec.name for spec in outputs}:
         raise Refused(
@@ -95,7 +96,7 @@ def _written(core: Core, order: Order, path: Path, kept: Mapping[str, Mapping[st
         "outputs": [asdict(spec) for spec in outputs],
         "predict": predict,
         "classes": list(order.answers.classes),
-        "opsets": {entry.domain or "ai.onnx": entry.version for entry in model.opset_import},
+        "opsets": opsets,
         "estimator": order.answers.estimator,
         "notes": list(core.notes),
         "hints": core.hints,

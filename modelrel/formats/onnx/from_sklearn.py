@@ -10,8 +10,8 @@ import onnx
 
 from modelrel import trees
 from modelrel.errors import Refused
-from modelrel.formats.onnx import from_trees, hints, known_faults, sklearn_options, sklearn_steps
-from modelrel.formats.onnx.graph import DOMAIN_ML, Core, Nodes, filled_at_once
+from modelrel.formats.onnx import from_trees, hints, known_faults, large, sklearn_options, sklearn_steps
+from modelrel.formats.onnx.graph import DOMAIN_ML, Core, Nodes
 from modelrel.formats.onnx.opsets import ML, ML_TREES, NEWEST
 from modelrel.formats.onnx.repair import repaired
 from modelrel.formats.onnx.sklearn_plain import plain
@@ -34,7 +34,7 @@ def write(native: Any, order: Order) -> Core:
     failures: list[Exception] = []
     for double in (True, False):
         try:
-            with filled_at_once():
+            with large.at_once():
                 model = _converted(_adapted(copy.deepcopy(native)), order, merged, double)
             model = _one_score(repaired(model), native, order)
             _try(model)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -14,6 +12,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from modelrel import __version__
 from modelrel.errors import Refused
+from modelrel.formats.onnx import large
 from modelrel.formats.onnx.opsets import ML, ML_TREES, NEWEST
 from modelrel.formats.order import Order
 from modelrel.tensors import NUMPY, datatype
@@ -24,11 +23,6 @@ ELEMENT: Final = {name: helper.np_dtype_to_tensor_dtype(dtype) for name, dtype i
 
 DOMAIN_ML: Final = "ai.onnx.ml"
 _IR: Final = 10  # what opset 22 came with; older runtimes refuse newer ones
-
-
-_LATER: Final = "modelrel_later"
-_INTS: Final = bytes([onnx.AttributeProto.INTS_FIELD_NUMBER << 3 | 2])  # the tag of packed `ints`
-_LARGE: ContextVar[dict[str, Mapping[str, Any]] | None] = ContextVar("large", default=None)
 
 
 class Nodes:
@@ -52,16 +46,10 @@ class Nodes:
         self.nodes.append(helper.make_node(op, list(inputs), [output], domain=domain, **attributes))
         return output
 
-    def add_large(self, op: str, x: str, domain: str, arrays: Mapping[str, Any], **attributes: Any) -> str:
-        """Append a node whose attributes `arrays` (whole numbers) are long: `filled` writes them once, at the end."""
-        large = _LARGE.get()
+    def add_large(self, op: str, x: str, domain: str, long: large.Large, **attributes: Any) -> str:
+        """Append a node of one input that has long attributes beside others, and return its output's name."""
         output = self.add(op, x, domain=domain, **attributes)
-        if large is None:
-            _extend(self.nodes[-1], arrays)
-        else:
-            key = f"large_{len(large)}"
-            large[key] = arrays
-            self.nodes[-1].attribute.add(name=_LATER, type=onnx.AttributeProto.STRING, s=key.encode())
+        large.put(self.nodes[-1], long)
         return output
 
     def constant(self, value: Any, dtype: Any = None) -> str:
@@ -78,62 +66,6 @@ class Nodes:
     def cast(self, name: str, element: int) -> str:
         """Append a Cast, and return its output's name."""
         return self.add("Cast", name, to=element)
-
-
-@contextmanager
-def filled_later() -> Iterator[dict[str, Mapping[str, Any]]]:
-    """Keep long attributes out of the nodes made in this block: a graph is copied several times before it is done."""
-    kept: dict[str, Mapping[str, Any]] = {}
-    token = _LARGE.set(kept)
-    try:
-        yield kept
-    finally:
-        _LARGE.reset(token)
-
-
-@contextmanager
-def filled_at_once() -> Iterator[None]:
-    """Write all attributes in this block when their node is made: others look at it."""
-    token = _LARGE.set(None)
-    try:
-        yield
-    finally:
-        _LARGE.reset(token)
-
-
-def filled(model: ModelProto, kept: Mapping[str, Mapping[str, Any]]) -> ModelProto:
-    """Write the attributes that were kept out of the model's nodes into them, and return the same model."""
-    for node in model.graph.node:
-        for number, attribute in enumerate(node.attribute):
-            if attribute.name == _LATER:
-                arrays = kept[attribute.s.decode()]
-                del node.attribute[number]
-                _extend(node, arrays)
-                break
-    return model
-
-
-def _extend(node: NodeProto, arrays: Mapping[str, Any]) -> None:
-    for name, array in arrays.items():
-        attribute = node.attribute.add(name=name, type=onnx.AttributeProto.INTS)
-        content = _varints(np.asarray(array, np.int64))
-        attribute.MergeFromString(_INTS + _varints(np.array([len(content)])) + content)
-
-
-def _varints(values: Any) -> bytes:
-    """Return whole numbers from 0 on as Protocol Buffers' base-128 varints (protobuf.dev, Encoding), all at once."""
-    largest = int(values.max(initial=0))
-    if largest < 128:
-        return bytes(values.astype(np.uint8).tobytes())
-    values = values.astype(np.uint32 if largest < 2**32 else np.uint64)
-    most = -(-largest.bit_length() // 7)
-    groups, kept = np.empty((len(values), most), np.uint8), np.empty((len(values), most), np.bool_)
-    for place in range(most):
-        kept[:, place] = values > 0 if place else True
-        left = values >> 7
-        groups[:, place] = (values & 127).astype(np.uint8) | ((left > 0) * np.uint8(128))
-        values = left
-    return bytes(groups[kept].tobytes())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

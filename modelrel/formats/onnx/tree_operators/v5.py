@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto
 
 from modelrel import trees
 from modelrel.formats.onnx.graph import DOMAIN_ML, Nodes
+from modelrel.formats.onnx.large import Large
 from modelrel.trees import Forest, Ints, Mode
 
 _SUM: Final = 1  # aggregate_function
@@ -62,19 +63,11 @@ def _ensemble(nodes: Nodes, x: str, forest: Forest, weights: Any, said: tuple[In
     if weights.dtype == np.float32:
         threshold = trees.at_most(threshold, mode)
         mode = np.where(mode == Mode.LT, np.uint8(Mode.LEQ), mode)
-    attributes: dict[str, Any] = {
-        "aggregate_function": _SUM,
-        "leaf_weights": numpy_helper.from_array(weights, "leaf_weights"),
-        "n_targets": count,
-        "nodes_splits": numpy_helper.from_array(threshold, "nodes_splits"),
-        "nodes_modes": numpy_helper.from_array(mode, "nodes_modes"),
-        "post_transform": 0,
-    }
+    tensors = {"leaf_weights": weights, "nodes_splits": threshold, "nodes_modes": mode}
     if forest.members:
         sets = [np.append(members, np.nan) for members in forest.members]
-        every = np.concatenate(sets).astype(weights.dtype)
-        attributes["membership_values"] = numpy_helper.from_array(every, "membership_values")
-    arrays = {
+        tensors["membership_values"] = np.concatenate(sets).astype(weights.dtype)
+    ints = {
         "leaf_targetids": np.repeat(targets, forest.leaf_sizes),
         "nodes_falseleafs": ends[1],
         "nodes_falsenodeids": numbers[1],
@@ -85,5 +78,6 @@ def _ensemble(nodes: Nodes, x: str, forest: Forest, weights: Any, said: tuple[In
         "tree_roots": roots,
     }
     if not missing.any():
-        del arrays["nodes_missing_value_tracks_true"]  # 0 is the default
-    return nodes.add_large("TreeEnsemble", x, DOMAIN_ML, arrays, **attributes)
+        del ints["nodes_missing_value_tracks_true"]  # 0 is the default
+    options = {"aggregate_function": _SUM, "n_targets": count, "post_transform": 0}
+    return nodes.add_large("TreeEnsemble", x, DOMAIN_ML, Large(ints, tensors), **options)
