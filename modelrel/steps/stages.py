@@ -56,15 +56,16 @@ def describe(value: object) -> str:
             return f"{value.label}, {value.flavor}, {len(value.files)} files"
         case ConvertedModel():
             taken = ", handed in" if value.handed_in else ""
-            opset = value.opsets.get("ai.onnx", value.opsets.get("", "?"))
-            return f"{value.estimator} → {value.format}{taken}, opset {opset}"
+            opset = value.opsets.get("ai.onnx", value.opsets.get(""))
+            return f"{value.estimator} → {value.format}{taken}{f', opset {opset}' if opset else ''}"
         case ParityReport():
             worst = max((output.max_abs_error for output in value.outputs), default=0.0)
             wrong = sum(output.disagreements for output in value.outputs)
             return f"{value.rows:,} rows, {wrong} labels differ, largest error {worst:.2g}"
         case Package():
             image = f"image {value.image.tags[0]}" if value.image and value.image.tags else value.artifact
-            return f"{image} ({value.platform}, Python {value.python})"
+            python = "" if value.python == "any" else f", Python {value.python}"
+            return f"{image} ({value.platform} machine)" if not python else f"{image} ({value.platform}{python})"
         case SmokeReport():
             how = f"{len(value.checks)} checks by {value.runner}"
             return f"{how}, first answer {value.first_answer_s:.2f} s, p99 {value.p99_ms:.1f} ms"

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -88,14 +91,15 @@ def load(path: Path) -> Predict:
     from ai_edge_litert.interpreter import Interpreter
 
     try:
-        interpreter = Interpreter(model_content=path.read_bytes(), num_threads=1)
-        runner = interpreter.get_signature_runner("serving_default")
+        with _silent():
+            interpreter = Interpreter(model_content=path.read_bytes(), num_threads=1)
+            runner = interpreter.get_signature_runner("serving_default")
+        kinds = {name: said["dtype"] for name, said in runner.get_input_details().items()}
     except (ValueError, RuntimeError) as error:
         raise Refused(
             f"LiteRT does not load the converted model: {' '.join(str(error).split())[:300]}",
             "Choose another format; the original is untouched.",
         ) from error
-    kinds = {name: said["dtype"] for name, said in runner.get_input_details().items()}
 
     def predict(tensors: Tensors) -> dict[str, Array]:
         pieces = [take(tensors, slice(at, at + _AT_ONCE)) for at in range(0, rows(tensors), _AT_ONCE)]
@@ -104,14 +108,29 @@ def load(path: Path) -> Predict:
                 runner(**{name: np.ascontiguousarray(array, kinds[name]) for name, array in piece.items()})
                 for piece in pieces
             ]
-        except (ValueError, RuntimeError) as error:
+            return {name: _text(array) for name, array in stack(found).items()}
+        except (ValueError, RuntimeError, KeyError) as error:
             raise Refused(
                 f"LiteRT fails on the converted model: {' '.join(str(error).split())[:300]}",
                 "Choose another format.",
             ) from error
-        return {name: _text(array) for name, array in stack(found).items()}
 
     return predict
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep what LiteRT prints for itself ("Created TensorFlow Lite XNNPACK delegate") off the terminal."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
 
 
 def _text(array: Array) -> Array:

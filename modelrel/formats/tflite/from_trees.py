@@ -138,23 +138,29 @@ class _Graph:
                 raw = self._linear(x, said.forest) * np.float32(factor) + base.astype(np.float32)
             return raw, None, 0.0
         table, unit = self._table(said.forest, base / factor)
-        total = tf.reduce_sum(tf.gather(table, self._leaves(x, said.forest)), axis=1)
+        total = self._summed(tf.gather(table, self._leaves(x, said.forest)))
         total += np.rint(base / factor / unit).astype(np.int64)
         return tf.cast(total, tf.float32) * np.float32(unit * factor), total, unit * factor
 
     def _table(self, forest: Forest, base: Any) -> tuple[Any, float]:
-        """Return what each leaf adds to each score, (leaves, scores), as multiples of a unit."""
-        said = self._said
-        if said.targets is None:
-            table = forest.leaves
-        else:
-            table = np.zeros((len(forest.leaves), len(said.base)))
-            table[np.arange(len(table)), np.repeat(said.targets, forest.leaf_sizes)] = forest.leaves[:, 0]
+        """Return what each leaf says, (leaves, width), as multiples of a unit."""
+        table = forest.leaves
         if not np.isfinite(table).all():
             raise Refused("a leaf of the model is not a finite number", "Train the model again.")
         most = float(np.abs(table).max() * len(forest.roots) + np.abs(base).max())
         unit = 2.0 ** (math.ceil(math.log2(most)) - _BITS) if most > 0 else 1.0
         return np.rint(table / unit).astype(np.int64), unit
+
+    def _summed(self, found: Any) -> Any:
+        """Add what trees say, (N, T, width), in the columns of their targets: (N, scores)."""
+        tf, targets, count = self._tf, self._said.targets, len(self._said.base)
+        if targets is None or count == 1:
+            return tf.reduce_sum(found, axis=1)
+        columns = [
+            tf.reduce_sum(tf.gather(found, np.flatnonzero(targets == column).astype(np.int32), axis=1), axis=1)
+            for column in range(count)
+        ]
+        return tf.concat(columns, axis=1)
 
     def _leaves(self, x: Any, forest: Forest) -> Any:
         """Return the number of the leaf that each row ends in in each tree, over all trees: int32 (N, T)."""
