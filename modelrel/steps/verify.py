@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from modelrel import __version__, archive, extras, originals, records, tensors
+from modelrel import __version__, archive, extras, originals, records, tensors, trees
 from modelrel.environments import Limits, Worker
 from modelrel.errors import Invalid, Refused
 from modelrel.formats import FORMATS
@@ -212,8 +212,15 @@ def _asked(
         counted[group.source] += group.items
     whole = (Coverage(source=source, asked=count, of=count) for source, count in counted.items())
     bends = talk.inner_knots(options.budget - (time.perf_counter() - start))
-    said = {training.SOURCE: logged.left_out}
+    said = {training.SOURCE: logged.left_out, splits.source: _left_out(maker)}
     return talk.answered(), (*whole, *budget.with_left_out(covered, said), *bends)
+
+
+def _left_out(maker: Maker) -> str:
+    """Say of how many features the converter told a part of the thresholds only."""
+    count = sum(len(feature.hint.thresholds) >= trees.MOST_THRESHOLDS for feature in maker.features)
+    most = f"{trees.MOST_THRESHOLDS:,} thresholds, evenly picked, are looked at"
+    return f"of {count:,} features with more splits {most}" if count else ""
 
 
 def _alike(converted: ConvertedModel, original: Tensors, copy: Tensors) -> None:

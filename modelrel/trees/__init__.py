@@ -13,15 +13,34 @@ from typing import Any
 
 from modelrel.trees import from_catboost, from_hist, from_lightgbm, from_sklearn, from_xgboost
 from modelrel.trees.ensemble import ZERO_BOUND, Choice, Ensemble, Entry, hints
-from modelrel.trees.forest import Floats, Forest, Ints, Linear, Mode, at_most, picked, thresholds
+from modelrel.trees.forest import MOST_THRESHOLDS, Floats, Forest, Ints, Linear, Mode, at_most, picked, thresholds
 from modelrel.trees.from_hist import categories
 from modelrel.trees.from_xgboost import has_pandas_categories
 from modelrel.trees.interpreted import answers, entered, reached
 
 __all__ = [
-    "ZERO_BOUND", "Choice", "Ensemble", "Entry", "Floats", "Forest", "Ints", "Linear", "Mode", "answers", "at_most",
-    "categories", "entered", "forest", "has_pandas_categories", "hints", "picked", "reached", "read", "thresholds",
-]  # fmt: skip
+    "MOST_THRESHOLDS",
+    "ZERO_BOUND",
+    "Choice",
+    "Ensemble",
+    "Entry",
+    "Floats",
+    "Forest",
+    "Ints",
+    "Linear",
+    "Mode",
+    "answers",
+    "at_most",
+    "categories",
+    "entered",
+    "forest",
+    "has_pandas_categories",
+    "hints",
+    "picked",
+    "reached",
+    "read",
+    "thresholds",
+]
 
 
 def read(native: Any) -> Ensemble | None:

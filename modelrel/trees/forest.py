@@ -14,8 +14,8 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-_MAX_THRESHOLDS: Final = 2000
-_SORTED: Final = 20 * _MAX_THRESHOLDS
+MOST_THRESHOLDS: Final = 2000
+_SORTED: Final = 20 * MOST_THRESHOLDS
 
 
 class Mode(IntEnum):
@@ -187,7 +187,7 @@ def thresholds(forest: Forest, features: int) -> list[list[float]]:
     for every in np.split(value, ends[: features - 1]):
         own = np.unique(every[:: -(-len(every) // _SORTED) or 1])
         own = own[np.isfinite(own)]
-        picked = np.unique(np.linspace(0, len(own) - 1, min(len(own), _MAX_THRESHOLDS)).astype(int))
+        picked = np.unique(np.linspace(0, len(own) - 1, min(len(own), MOST_THRESHOLDS)).astype(int))
         found.append(own[picked].tolist() if len(own) else [])
     return found
 

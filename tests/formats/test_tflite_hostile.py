@@ -57,10 +57,14 @@ def test_a_changed_file_is_refused_or_answers_and_the_process_lives(good: Path, 
     assert len(done.stdout.split()) == 80
 
 
+def _loaded(path: Path) -> None:
+    FORMATS["tflite"].check(path)
+    FORMATS["tflite"].load(path)
+
+
 @pytest.mark.parametrize("content", [b"", b"TFL3", b"\x00" * 100, b"\x1c\x00\x00\x00TFL3" + b"\xff" * 200])
 def test_what_is_no_model_is_one_sentence(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "model.tflite"
     path.write_bytes(content)
     with pytest.raises(Refused):
-        FORMATS["tflite"].check(path)
-        FORMATS["tflite"].load(path)
+        _loaded(path)
