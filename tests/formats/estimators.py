@@ -186,3 +186,22 @@ def _regresses(model: Any) -> bool:
     from sklearn.base import is_regressor
 
     return bool(is_regressor(model)) or type(model).__name__ == "SequentialFeatureSelector"
+
+
+NOT_TFLITE: Final = {
+    "CountVectorizer": "is text",
+    "GaussianProcessRegressor": "it needs Scan",
+    "KNeighborsTransformer": "it needs Scan",
+    "LocalOutlierFactor": "it needs Scan",
+    "NuSVC": "SVMClassifier",
+    "OrdinalEncoder": "LabelEncoder",
+    "SVC": "SVMClassifier",
+    "TfidfVectorizer": "is text",
+    # refused for ONNX too, and here for their inputs first
+    "FeatureHasher": "is text",
+    "HashingVectorizer": "is text",
+}
+"""Estimator -> words of the reason for which it does not become TFLite, beside those that do not become ONNX."""
+
+NARROW: Final = {"OneClassSVM", "PolynomialCountSketch", "RBFSampler"}
+"""Estimators whose answers float32 does not hold on some of the sweep's rows: `verify` refuses those copies."""

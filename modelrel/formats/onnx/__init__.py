@@ -48,6 +48,17 @@ def convert(native: object, order: Order, path: Path) -> Mapping[str, object]:
         return _written(core, order, path, kept)
 
 
+def core(native: object, order: Order) -> tuple[Any, Mapping[str, object]]:
+    """Return the model as an ONNX graph with the order's interface, for other formats to start from, and its hints.
+
+    Raises `Refused` as `convert` does.
+    """
+    from modelrel.formats.onnx import graph
+
+    found = _writer(order.flavor)(native, order)
+    return graph.bordered(found, order)[0], found.hints
+
+
 def adopt(native: object, order: Order, given: Path, path: Path) -> Mapping[str, object]:
     """Write the copy `given`, which was converted elsewhere, to `path`, with the interface of the order.
 

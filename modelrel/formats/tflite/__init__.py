@@ -22,10 +22,10 @@ from modelrel.values import SourceModel
 
 SUFFIX: Final = ".tflite"
 FLAVORS: Final = frozenset({"sklearn", "xgboost", "lightgbm", "catboost"})
-WRITERS: Final = ("tensorflow", "ai-edge-litert")
+WRITERS: Final = ("tensorflow", "ai-edge-litert", "onnx", "onnxruntime", "skl2onnx")
 RUNTIMES: Final = ("ai-edge-litert", "numpy")
 KNOWN_BAD: Final[tuple[Fault, ...]] = ()
-TOOLS: Final = ("tensorflow", "ai-edge-litert", "scikit-learn", "xgboost", "lightgbm", "catboost")
+TOOLS: Final = ("tensorflow", "ai-edge-litert", "onnx", "skl2onnx", "scikit-learn", "xgboost", "lightgbm", "catboost")
 _AT_ONCE: Final = 4096  # rows; a step holds a number for each row and tree
 
 
@@ -37,15 +37,20 @@ def convert(native: object, order: Order, path: Path) -> Mapping[str, object]:
     """
     from modelrel.formats.tflite import from_trees, interface
 
-    ensemble = trees.read(native)
-    if ensemble is None:
-        raise Refused(
-            f"{order.answers.estimator} has no converter to TFLite", "Convert it to onnx, or release a model of trees."
-        )
     inputs, notes = interface.entered(order)
     outputs = interface.left(order)
-    content = interface.written(from_trees.function(ensemble, inputs, outputs), order.metadata)
-    path.write_bytes(content)
+    ensemble = trees.read(native)
+    if ensemble is not None:
+        hints: Mapping[str, object] = {"features": trees.hints(ensemble)}
+        make = from_trees.function(ensemble, inputs, outputs)
+    else:
+        from modelrel.formats.onnx import core
+        from modelrel.formats.tflite import from_onnx
+
+        model, hints = core(native, order)
+        make = from_onnx.function(model, inputs, outputs, order.answers.estimator)
+        notes = (*notes, "computes in float32")
+    path.write_bytes(interface.written(make, order.metadata))
     return {
         "inputs": [asdict(spec) for spec in inputs],
         "outputs": [asdict(spec) for spec in outputs],
@@ -54,7 +59,7 @@ def convert(native: object, order: Order, path: Path) -> Mapping[str, object]:
         "opsets": {},
         "estimator": order.answers.estimator,
         "notes": list(notes),
-        "hints": {"features": trees.hints(ensemble)},
+        "hints": hints,
     }
 
 

@@ -64,6 +64,42 @@ def _shaped(tf: Any, tensor: Any, spec: TensorSpec) -> Any:
     return tensor if spec.datatype == "BYTES" else tf.cast(tensor, NUMPY[spec.datatype])
 
 
+def leaves(tf: Any, x: Any, forest: Forest) -> Any:
+    """Return the number of the leaf that each row ends in in each tree, over all trees: int32 (N, T)."""
+    leaf = forest.mode == Mode.LEAF
+    places = np.arange(len(leaf))
+    # A leaf leads to itself: its "second child" is itself, and no number is at most NaN.
+    second = np.where(leaf, places, forest.child + 1).astype(np.int32)
+    threshold = np.where(forest.mode <= Mode.LT, at_most(forest.threshold, forest.mode), np.float32(np.nan))
+    at = tf.tile(forest.roots.astype(np.int32)[None, :], [tf.shape(x)[0], 1])
+    for _ in range(forest.depth):
+        value = tf.gather(x, tf.gather(forest.feature.astype(np.int32), at), batch_dims=1)
+        holds = value <= tf.gather(threshold, at)
+        if forest.members:
+            holds = tf.logical_or(holds, _member(tf, forest, at, value))
+        if (forest.missing & ~leaf).any():
+            gap = tf.logical_and(tf.math.is_nan(value), tf.gather(forest.missing & ~leaf, at))
+            holds = tf.logical_or(holds, gap)
+        at = tf.gather(second, at) - tf.cast(holds, tf.int32)
+    return tf.gather(np.where(leaf, forest.child, 0).astype(np.int32), at)
+
+
+def _member(tf: Any, forest: Forest, at: Any, value: Any) -> Any:
+    """Return whether the value is in the set of the split, False where the split has none."""
+    picks = forest.mode == Mode.MEMBER
+    width = int(max((one.max(initial=0) for one in forest.members), default=0)) + 2
+    # Row 0 is the empty set, and the last column is what is no category.
+    table = np.zeros((len(forest.members) + 1, width), np.bool_)
+    for row, one in zip(table[1:], forest.members, strict=True):
+        row[one.astype(np.int64)] = True
+    number = np.zeros(len(picks), np.int32)
+    number[picks] = np.arange(1, len(forest.members) + 1)
+    known = tf.logical_and(value >= 0, value < np.float32(width - 1))
+    known = tf.logical_and(known, tf.floor(value) == value)
+    code = tf.cast(tf.where(known, value, np.float32(width - 1)), tf.int32)
+    return tf.gather(table.ravel(), tf.gather(number, at) * width + code)
+
+
 class _Graph:
     """The operators of one ensemble."""
 
@@ -138,7 +174,7 @@ class _Graph:
                 raw = self._linear(x, said.forest) * np.float32(factor) + base.astype(np.float32)
             return raw, None, 0.0
         table, unit = self._table(said.forest, base / factor)
-        total = self._summed(tf.gather(table, self._leaves(x, said.forest)))
+        total = self._summed(tf.gather(table, leaves(tf, x, said.forest)))
         total += np.rint(base / factor / unit).astype(np.int64)
         return tf.cast(total, tf.float32) * np.float32(unit * factor), total, unit * factor
 
@@ -162,48 +198,12 @@ class _Graph:
         ]
         return tf.concat(columns, axis=1)
 
-    def _leaves(self, x: Any, forest: Forest) -> Any:
-        """Return the number of the leaf that each row ends in in each tree, over all trees: int32 (N, T)."""
-        tf = self._tf
-        leaf = forest.mode == Mode.LEAF
-        places = np.arange(len(leaf))
-        # A leaf leads to itself: its "second child" is itself, and no number is at most NaN.
-        second = np.where(leaf, places, forest.child + 1).astype(np.int32)
-        threshold = np.where(forest.mode <= Mode.LT, at_most(forest.threshold, forest.mode), np.float32(np.nan))
-        at = tf.tile(forest.roots.astype(np.int32)[None, :], [tf.shape(x)[0], 1])
-        for _ in range(forest.depth):
-            value = tf.gather(x, tf.gather(forest.feature.astype(np.int32), at), batch_dims=1)
-            holds = value <= tf.gather(threshold, at)
-            if forest.members:
-                holds = tf.logical_or(holds, self._member(forest, at, value))
-            if (forest.missing & ~leaf).any():
-                gap = tf.logical_and(tf.math.is_nan(value), tf.gather(forest.missing & ~leaf, at))
-                holds = tf.logical_or(holds, gap)
-            at = tf.gather(second, at) - tf.cast(holds, tf.int32)
-        return tf.gather(np.where(leaf, forest.child, 0).astype(np.int32), at)
-
-    def _member(self, forest: Forest, at: Any, value: Any) -> Any:
-        """Return whether the value is in the set of the split, False where the split has none."""
-        tf = self._tf
-        picks = forest.mode == Mode.MEMBER
-        width = int(max((one.max(initial=0) for one in forest.members), default=0)) + 2
-        # Row 0 is the empty set, and the last column is what is no category.
-        table = np.zeros((len(forest.members) + 1, width), np.bool_)
-        for row, one in zip(table[1:], forest.members, strict=True):
-            row[one.astype(np.int64)] = True
-        number = np.zeros(len(picks), np.int32)
-        number[picks] = np.arange(1, len(forest.members) + 1)
-        known = tf.logical_and(value >= 0, value < np.float32(width - 1))
-        known = tf.logical_and(known, tf.floor(value) == value)
-        code = tf.cast(tf.where(known, value, np.float32(width - 1)), tf.int32)
-        return tf.gather(table.ravel(), tf.gather(number, at) * width + code)
-
     def _linear(self, x: Any, forest: Forest) -> Any:
         """Return the sums of trees with linear leaves, (N, scores)."""
         tf, linear, said = self._tf, forest.linear, self._said
         assert linear is not None
         assert said.targets is not None
-        leaf = self._leaves(x, forest)
+        leaf = leaves(tf, x, forest)
         plain = tf.gather(forest.leaves[:, 0].astype(np.float32), leaf)
         found = tf.gather(linear.constant.astype(np.float32), leaf)
         gap = tf.zeros_like(found) > 0

@@ -60,7 +60,7 @@ def left(order: Order) -> tuple[TensorSpec, ...]:
         if name == "label":
             kind = "BYTES" if any(isinstance(known, str) for known in order.answers.classes) else "INT64"
             spec = replace(spec, datatype=spec.datatype if spec.datatype in ("BYTES", "BOOL") else kind)
-        else:
+        elif spec.datatype.startswith("FP"):
             spec = replace(spec, datatype="FP32")
         found.append(spec)
     return tuple(found)
