@@ -9,15 +9,15 @@ import pytest
 from modelrel import __version__, render
 from modelrel.errors import Invalid
 from modelrel.targets import TARGETS
-from modelrel.values import PackageOptions, ParityReport
+from modelrel.values import ParityReport
 from tests.targets import tiny
 
 KINDS = sorted(TARGETS)
 
 
 def variables(kind: str, tmp_path: Path) -> dict[str, object]:
-    parity = tiny.verified(tmp_path / "release")
-    options = TARGETS[kind].options(PackageOptions(python="3.13", platform="linux/amd64"))
+    parity = tiny.fitting(kind, tmp_path / "release")
+    options = TARGETS[kind].options(tiny.plain(kind))
     return {**TARGETS[kind].variables(parity, options), "parity": parity}
 
 
@@ -55,7 +55,7 @@ def test_our_templates_render_to_the_golden_tree(
     golden = Path(__file__).parent / "targets" / "golden" / kind
     for path in sorted(path for path in into.rglob("*") if path.is_file()):
         kept = golden / f"{path.relative_to(into)}.golden"
-        text = masked(path.read_text(), tiny.verified(tmp_path / path.name))
+        text = masked(path.read_text(), tiny.fitting(kind, tmp_path / path.name))
         if pytestconfig.getoption("--golden"):
             kept.parent.mkdir(parents=True, exist_ok=True)
             kept.write_text(text)

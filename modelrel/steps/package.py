@@ -21,6 +21,8 @@ def package(parity: ParityReport, target: str, options: PackageOptions, note: No
     `Unavailable` where wheels or a base image cannot be had; `Refused` where the result breaks a platform's limit.
     """
     room = of(target)
+    if parity.converted.format != room.FORMAT:
+        raise Invalid(f"the target {target} delivers {room.FORMAT}, not {parity.converted.format}", "Convert to it.")
     chosen = room.options(options)
     top = folder(parity, target)
     with archive.fresh_folder(top) as into:

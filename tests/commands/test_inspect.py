@@ -31,7 +31,7 @@ def test_a_model_that_can_is_tried_and_nothing_is_left_behind(run: Run, sqlite_r
     assert found["estimator"].startswith("LogisticRegression")
     assert found["targets"] == ["docker", "lambda"]
     assert found["seconds"] > 0
-    assert stages(done) == ["pull", "try onnx"]
+    assert stages(done) == ["pull", "try onnx", "try tflite"]
     assert sorted(path.name for path in Path("dist/flowers-2").iterdir()) == ["SourceModel.json", "source"]
 
 
@@ -52,7 +52,7 @@ def test_a_converted_model_is_not_loaded_again(run: Run, sqlite_registry: str) -
     done = run("inspect", "flowers/2", "--registry", sqlite_registry, "--json")
     found = onnx(done)
     assert (found["can"], found["told_by"], found["seconds"]) == ("yes", "proof", 0)
-    assert stages(done) == ["pull"]
+    assert stages(done) == ["pull", "try tflite"]
     Path("dist/flowers-2/onnx/ParityReport.json").unlink()
     assert onnx(run("inspect", "flowers/2", "--registry", sqlite_registry, "--json"))["told_by"] == "copy"
 

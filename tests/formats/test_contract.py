@@ -48,14 +48,14 @@ def test_a_listed_flavor_is_known(name: str, flavor: str) -> None:
 @pytest.mark.parametrize(("name", "flavor"), PAIRS)
 def test_converting_twice_gives_the_same_bytes(name: str, flavor: str, tmp_path: Path) -> None:
     model, data = trained(flavor)
-    first, second = (compared(model, data, tmp_path, flavor) for _ in range(2))  # type: ignore[arg-type]
+    first, second = (compared(model, data, tmp_path, flavor, to=name) for _ in range(2))  # type: ignore[arg-type]
     assert first.content == second.content
 
 
 @pytest.mark.parametrize(("name", "flavor"), PAIRS)
 def test_one_row_is_answered_as_among_many(name: str, flavor: str, tmp_path: Path) -> None:
     model, data = trained(flavor)
-    compared(model, data, tmp_path, flavor)  # type: ignore[arg-type]
+    compared(model, data, tmp_path, flavor, to=name)  # type: ignore[arg-type]
     predict = FORMATS[name].load(tmp_path / f"model{FORMATS[name].SUFFIX}")
     whole, alone = predict({"input": data}), predict({"input": data[70:71]})
     assert list(whole) == ["label", "probabilities"]

@@ -20,6 +20,7 @@ from modelrel.values import Package, PackageOptions
 from tests.targets import tiny
 
 EACH = pytest.mark.parametrize("target", sorted(TARGETS))
+WHEELS = pytest.mark.parametrize("target", sorted(TARGETS.keys() - {"tflite"}))
 PLAIN = PackageOptions(render_only=True, platform="linux/amd64", python="3.13")
 
 ELSEWHERE = """
@@ -27,10 +28,8 @@ import os, sys
 from pathlib import Path
 os.umask(int(sys.argv[3], 8))
 from modelrel.steps.package import package
-from modelrel.values import PackageOptions
 from tests.targets import tiny
-found = package(tiny.verified(Path(sys.argv[1])), sys.argv[2],
-                PackageOptions(render_only=True, platform="linux/amd64", python="3.13"))
+found = package(tiny.fitting(sys.argv[2], Path(sys.argv[1])), sys.argv[2], tiny.plain(sys.argv[2]))
 print(*sorted(f"{file.sha256} {file.path}" for file in found.files), sep="\\n")
 """
 
@@ -77,7 +76,7 @@ def test_nothing_of_this_machine_is_inside(target: str) -> None:
         assert trace.encode() not in content
 
 
-@EACH
+@WHEELS
 def test_the_manifest_has_the_digest_of_every_file_beside_it(target: str, tmp_path: Path) -> None:
     found = tiny.delivered(target)
     top = found.folder / found.artifact
@@ -94,38 +93,40 @@ def test_the_manifest_has_the_digest_of_every_file_beside_it(target: str, tmp_pa
     }
 
 
-@EACH
+@WHEELS
 def test_packaging_again_follows_the_lock_of_before(target: str, tmp_path: Path) -> None:
-    parity = tiny.verified(tmp_path / "churn-7")
-    first = package(parity, target, PLAIN)
+    parity = tiny.fitting(target, tmp_path / "churn-7")
+    first = package(parity, target, tiny.plain(target))
     lock = next(first.folder / file.path for file in first.files if file.path.endswith("requirements.lock"))
     with lock.open("a") as stream:
         stream.write("# another resolution would not have this line\n")
-    again = package(parity, target, PLAIN)
+    again = package(parity, target, tiny.plain(target))
     assert lock.read_text().endswith("not have this line\n")
     assert again.digest != first.digest
 
 
 @EACH
 def test_what_cannot_be_finished_leaves_the_package_before(target: str, tmp_path: Path) -> None:
-    parity = tiny.verified(tmp_path / "churn-7")
-    first = package(parity, target, PLAIN)
+    parity = tiny.fitting(target, tmp_path / "churn-7")
+    first = package(parity, target, tiny.plain(target))
     broken = tmp_path / "own" / target
     broken.mkdir(parents=True)
     (broken / "note.j2").write_text("{{ nobody }}")
     with pytest.raises(Invalid):
-        package(parity, target, replace(PLAIN, templates=tmp_path / "own"))
+        package(parity, target, replace(tiny.plain(target), templates=tmp_path / "own"))
     assert not records.changed(first, first.folder)
-    assert sorted(path.name for path in (parity.source.folder / "onnx").iterdir() if path.is_dir()) == [target]
+    assert sorted(
+        path.name for path in (parity.source.folder / parity.converted.format).iterdir() if path.is_dir()
+    ) == [target]
 
 
 @EACH
 def test_records_of_the_package_before_go_with_it(target: str, tmp_path: Path) -> None:
-    parity = tiny.verified(tmp_path / "churn-7")
-    top = parity.source.folder / "onnx" / target
+    parity = tiny.fitting(target, tmp_path / "churn-7")
+    top = parity.source.folder / parity.converted.format / target
     top.mkdir()
     (top / "SmokeReport.json").write_text("{}")
-    package(parity, target, PLAIN)
+    package(parity, target, tiny.plain(target))
     assert not (top / "SmokeReport.json").exists()
 
 
@@ -133,23 +134,30 @@ def test_records_of_the_package_before_go_with_it(target: str, tmp_path: Path) -
 def test_a_user_template_takes_part(target: str, tmp_path: Path) -> None:
     (tmp_path / "own" / target).mkdir(parents=True)
     (tmp_path / "own" / target / "OWNER.j2").write_text("{{ parity.source.label }} is ours\n")
-    found = package(tiny.verified(tmp_path / "churn-7"), target, replace(PLAIN, templates=tmp_path / "own"))
+    found = package(
+        tiny.fitting(target, tmp_path / "churn-7"), target, replace(tiny.plain(target), templates=tmp_path / "own")
+    )
     owner = next(found.folder / file.path for file in found.files if file.path.endswith("OWNER"))
     assert owner.read_text() == "churn/7 is ours\n"
 
 
 @EACH
 def test_a_missing_model_is_one_sentence(target: str, tmp_path: Path) -> None:
-    parity = tiny.verified(tmp_path / "churn-7")
-    (parity.source.folder / "onnx" / "model.onnx").unlink()
-    with pytest.raises(Unavailable, match=r"model\.onnx is not there"):
-        package(parity, target, PLAIN)
+    parity = tiny.fitting(target, tmp_path / "churn-7")
+    parity.converted.path.unlink()
+    with pytest.raises(Unavailable, match=r"model\.\w+ is not there"):
+        package(parity, target, tiny.plain(target))
 
 
 def test_an_unknown_target_is_named_with_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(Invalid, match="no target 'lamda'") as caught:
         package(tiny.verified(tmp_path / "churn-7"), "lamda", PLAIN)
-    assert caught.value.hint == "Did you mean lambda? Targets: docker, lambda."
+    assert caught.value.hint == "Did you mean lambda? Targets: docker, lambda, tflite."
+
+
+def test_a_copy_in_another_format_is_not_packaged(tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match="the target tflite delivers tflite, not onnx"):
+        package(tiny.verified(tmp_path / "churn-7"), "tflite", tiny.plain("tflite"))
 
 
 def test_the_runtime_is_the_one_that_verified(tmp_path: Path) -> None:

@@ -175,8 +175,30 @@ def delivered(target: str, *, image: bool = False, python: str = "") -> Package:
     options = image_options() if image else PackageOptions(render_only=True, python=python)
     folder = place() / f"{target}-{image}-{python}"
     if TARGETS[target].FORMAT == "tflite":
-        return package(phone(folder), target, PackageOptions())
+        return package(fitting(target, folder), target, PackageOptions())
     return package(verified(folder), target, options)
+
+
+def fitting(target: str, folder: Path) -> ParityReport:
+    """Return a small verified model in the format that a target delivers, laid out in `folder`."""
+    if TARGETS[target].FORMAT == "onnx":
+        return verified(folder)
+    made = _phone()
+    shutil.copytree(made.source.folder, folder)
+    source = replace(made.source, folder=folder)
+    return replace(made, converted=replace(made.converted, source=source))
+
+
+def plain(target: str) -> PackageOptions:
+    """Return options that leave nothing to this machine."""
+    if TARGETS[target].FORMAT == "tflite":
+        return PackageOptions()
+    return PackageOptions(render_only=True, platform="linux/amd64", python="3.13")
+
+
+@cache
+def _phone() -> ParityReport:
+    return phone(place() / "phone")
 
 
 def phone(folder: Path) -> ParityReport:
@@ -185,7 +207,7 @@ def phone(folder: Path) -> ParityReport:
     named = np.array(["setosa", "versicolor", "größte"])[kinds]
     model = RandomForestClassifier(5, random_state=0).fit(rows.astype(np.float32), named)
     source = logged(model, rows.astype(np.float32), folder)
-    return verify(convert(source, "tflite", ConvertOptions()), VerifyOptions(rows=200, budget=2.0))
+    return verify(convert(source, "tflite", ConvertOptions()), VerifyOptions(rows=200, budget=60.0))
 
 
 def image_options(**changes: object) -> PackageOptions:

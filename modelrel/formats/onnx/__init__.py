@@ -12,6 +12,7 @@ import numpy as np
 
 from modelrel import __version__, extras, trees
 from modelrel.errors import Invalid, Refused, Unavailable
+from modelrel.formats import origin
 from modelrel.formats.onnx import known_bad
 from modelrel.formats.onnx.opsets import NEWEST, OLDEST
 from modelrel.formats.order import Order
@@ -28,6 +29,7 @@ FLAVORS: Final = frozenset({"sklearn", "xgboost", "lightgbm", "catboost"})
 WRITERS: Final = ("onnx", "onnxruntime", "skl2onnx")
 RUNTIMES: Final = ("onnxruntime", "numpy")
 KNOWN_BAD: Final = known_bad.TABLE
+metadata = origin.metadata
 TOOLS: Final = ("onnx", "onnxruntime", "skl2onnx", "scikit-learn", "xgboost", "lightgbm", "catboost")
 
 
@@ -194,21 +196,6 @@ def reference(path: Path) -> Predict | None:
         return {name: np.asarray(array) for name, array in zip(loaded.output_names, answered, strict=True)}
 
     return predict
-
-
-def metadata(source: SourceModel, tools: Mapping[str, str]) -> dict[str, str]:
-    """Return what the file says about its origin, under `modelrel.` keys; nothing that changes by itself."""
-    said = {
-        "model": source.name,
-        "version": source.version,
-        "run_id": source.run_id,
-        "source_digest": source.digest,
-        "flavor": source.flavor,
-        "modelrel_version": __version__,
-        "tools": json.dumps(dict(tools), sort_keys=True),
-        "signature": json.dumps(asdict(source.signature), sort_keys=True) if source.signature else "",
-    }
-    return {f"modelrel.{name}": value for name, value in sorted(said.items())}
 
 
 def _writer(flavor: str) -> Callable[[Any, Order], Core]:

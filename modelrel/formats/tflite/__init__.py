@@ -15,6 +15,7 @@ import numpy as np
 
 from modelrel import __version__, extras, trees
 from modelrel.errors import Refused
+from modelrel.formats import origin
 from modelrel.formats.faults import Fault
 from modelrel.formats.order import Order
 from modelrel.tensors import Array, Predict, Tensors, rows, stack, take
@@ -25,6 +26,7 @@ FLAVORS: Final = frozenset({"sklearn", "xgboost", "lightgbm", "catboost"})
 WRITERS: Final = ("tensorflow", "ai-edge-litert", "onnx", "onnxruntime", "skl2onnx")
 RUNTIMES: Final = ("ai-edge-litert", "numpy")
 KNOWN_BAD: Final[tuple[Fault, ...]] = ()
+metadata = origin.metadata
 TOOLS: Final = ("tensorflow", "ai-edge-litert", "onnx", "skl2onnx", "scikit-learn", "xgboost", "lightgbm", "catboost")
 _AT_ONCE: Final = 4096  # rows; a step holds a number for each row and tree
 
@@ -150,17 +152,3 @@ def reference(path: Path) -> Predict | None:
     """Return None: nothing but LiteRT runs these files."""
     del path
     return None
-
-
-def metadata(source: SourceModel, tools: Mapping[str, str]) -> dict[str, str]:
-    """Return what the file says about its origin; nothing that changes by itself."""
-    said: dict[str, Any] = {
-        "model": source.name,
-        "version": source.version,
-        "run_id": source.run_id,
-        "source_digest": source.digest,
-        "flavor": source.flavor,
-        "modelrel_version": __version__,
-        "tools": dict(tools),
-    }
-    return {"modelrel": json.dumps(said, sort_keys=True)}
