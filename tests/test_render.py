@@ -23,7 +23,13 @@ def variables(kind: str, tmp_path: Path) -> dict[str, object]:
 
 def masked(text: str, parity: ParityReport) -> str:
     """Return the text without what a library's version decides."""
-    return text.replace(parity.converted.file.sha256, "MODEL").replace(f'"{__version__}"', '"VERSION"')
+    for known, name in ((parity.converted.file.sha256, "MODEL"), (f'"{__version__}"', '"VERSION"')):
+        text = text.replace(known, name)
+    if parity.converted.format == "onnx":
+        return text
+    return text.replace(f"{parity.converted.file.size:,} bytes", "SIZE bytes").replace(
+        f"{parity.rows:,} rows", "ROWS rows"
+    )
 
 
 def rendered(kind: str, tmp_path: Path, user: Path | None = None) -> Path:

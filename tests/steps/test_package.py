@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 import zipfile
@@ -24,12 +25,12 @@ WHEELS = pytest.mark.parametrize("target", sorted(TARGETS.keys() - {"tflite"}))
 PLAIN = PackageOptions(render_only=True, platform="linux/amd64", python="3.13")
 
 ELSEWHERE = """
-import os, sys
+import os, pickle, sys
 from pathlib import Path
 os.umask(int(sys.argv[3], 8))
 from modelrel.steps.package import package
 from tests.targets import tiny
-found = package(tiny.fitting(sys.argv[2], Path(sys.argv[1])), sys.argv[2], tiny.plain(sys.argv[2]))
+found = package(pickle.loads(Path(sys.argv[1]).read_bytes()), sys.argv[2], tiny.plain(sys.argv[2]))
 print(*sorted(f"{file.sha256} {file.path}" for file in found.files), sep="\\n")
 """
 
@@ -37,8 +38,11 @@ print(*sorted(f"{file.sha256} {file.path}" for file in found.files), sep="\\n")
 def packaged_elsewhere(folder: Path, target: str, umask: str, **environment: str) -> str:
     """Package in a new process with other settings; return the digests."""
     root = str(Path(__file__).parents[2])
+    given = folder.with_suffix(".pickle")
+    given.parent.mkdir(parents=True, exist_ok=True)
+    given.write_bytes(pickle.dumps(tiny.fitting(target, folder)))
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", ELSEWHERE, str(folder), target, umask],
+        [sys.executable, "-W", "ignore", "-c", ELSEWHERE, str(given), target, umask],
         env={**os.environ, "PYTHONPATH": root, "PYTHONHASHSEED": umask.strip("0") or "1", **environment},
         capture_output=True, text=True, check=False,
     )  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,14 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from modelrel import __version__, extras, trees
+from modelrel import extras, trees
 from modelrel.errors import Invalid, Refused, Unavailable
 from modelrel.formats import origin
 from modelrel.formats.onnx import known_bad
 from modelrel.formats.onnx.opsets import NEWEST, OLDEST
 from modelrel.formats.order import Order
 from modelrel.tensors import Array, Predict, Tensors, text
-from modelrel.values import SourceModel
 
 if TYPE_CHECKING:
     from modelrel.formats.onnx.graph import Core

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
-from modelrel import __version__, extras, trees
+from modelrel import extras, trees
 from modelrel.errors import Refused
 from modelrel.formats import origin
 from modelrel.formats.faults import Fault
 from modelrel.formats.order import Order
 from modelrel.tensors import Array, Predict, Tensors, rows, stack, take
-from modelrel.values import SourceModel
 
 SUFFIX: Final = ".tflite"
 FLAVORS: Final = frozenset({"sklearn", "xgboost", "lightgbm", "catboost"})
