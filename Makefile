@@ -48,6 +48,7 @@ nightly: $(VENV)/.dev  ## the tests of random models, ten times as many and new 
 bench: $(VENV)/.dev  ## measure against peers, in one run (fetches the peers into bench/.venvs)
 	$(BIN)/python bench/serve.py
 	$(BIN)/python bench/convert.py
+	$(BIN)/python bench/phone.py
 
 golden: $(VENV)/.dev  ## rewrite the golden files of the templates; read the diff before you commit it
 	$(BIN)/python -m pytest tests/targets --golden $(PYTEST)

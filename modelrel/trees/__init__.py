@@ -7,12 +7,17 @@ and what is made of their sums. `answers` runs it in NumPy alone.
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+
 from modelrel.trees import from_catboost, from_hist, from_lightgbm, from_sklearn, from_xgboost
 from modelrel.trees.ensemble import ZERO_BOUND, Choice, Ensemble, Entry, hints
+from modelrel.trees.folded import folded as _folded
+from modelrel.trees.folded import scalers
 from modelrel.trees.forest import MOST_THRESHOLDS, Floats, Forest, Ints, Linear, Mode, at_most, picked, thresholds
 from modelrel.trees.from_hist import categories
 from modelrel.trees.from_xgboost import has_pandas_categories
@@ -33,6 +38,7 @@ __all__ = [
     "at_most",
     "categories",
     "entered",
+    "folded",
     "forest",
     "has_pandas_categories",
     "hints",
@@ -75,6 +81,30 @@ def _read(native: Any) -> Ensemble | None:
     if hasattr(native, "_predictors"):
         return from_hist.read(native)
     return from_sklearn.read(native)
+
+
+def folded(native: Any, dtypes: Sequence[Any]) -> Ensemble | None:
+    """Return a Pipeline of scalers and a model of trees as one ensemble, exact for rows of float32 numbers.
+
+    `dtypes` are those in which its columns come. Returns None for another model, or where it would not be exact.
+    """
+    steps = scalers(native)
+    ensemble = read(native.steps[-1][1]) if steps is not None else None
+    dtype = np.result_type(*dtypes) if dtypes else None
+    if steps is None or ensemble is None or dtype not in (np.float32, np.float64):
+        return None
+
+    def transform(rows: Any) -> Any:
+        from sklearn import config_context
+
+        # The columns have no names here, and numbers far out overflow on the way.
+        with warnings.catch_warnings(), config_context(assume_finite=True):
+            warnings.simplefilter("ignore")
+            for step in steps:
+                rows = step.transform(rows)
+        return rows
+
+    return _folded(ensemble, transform, dtype)
 
 
 def forest(native: Any) -> Forest | None:

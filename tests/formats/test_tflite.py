@@ -10,7 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 from sklearn.ensemble import IsolationForest, RandomForestClassifier
-from sklearn.linear_model import LinearRegression
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
 
 from modelrel.errors import Refused
 from modelrel.formats import FORMATS
@@ -86,9 +89,16 @@ def test_columns_keep_their_names(tmp_path: Path) -> None:
     assert found.labels == 0
 
 
-def test_what_is_no_model_of_trees_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(Refused, match="LinearRegression has no converter to TFLite"):
-        compared(LinearRegression().fit(ROWS, ROWS[:, 0]), ROWS, tmp_path, to="tflite")
+def test_a_pipeline_of_numbers_computes_in_float32_and_says_so(tmp_path: Path) -> None:
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(ROWS, ROWS[:, 0] > 0)
+    found = compared(model, ROWS, tmp_path, to="tflite")
+    assert (found.labels, found.numbers < 1e-5) == (0, True)
+    assert found.notes == ("computes in float32",)
+
+
+def test_what_has_no_form_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match=r"SVC has no converter to TFLite: it needs ai\.onnx\.ml\.SVMClassifier"):
+        compared(SVC().fit(ROWS, ROWS[:, 0] > 0), ROWS, tmp_path, to="tflite")
 
 
 def test_text_is_refused(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from modelrel.errors import Refused
 from modelrel.formats import origin
 from modelrel.formats.faults import Fault
 from modelrel.formats.order import Order
-from modelrel.tensors import Array, Predict, Tensors, rows, stack, take
+from modelrel.tensors import NUMPY, Array, Predict, Tensors, rows, stack, take
 
 SUFFIX: Final = ".tflite"
 FLAVORS: Final = frozenset({"sklearn", "xgboost", "lightgbm", "catboost"})
@@ -40,6 +40,8 @@ def convert(native: object, order: Order, path: Path) -> Mapping[str, object]:
     inputs, notes = interface.entered(order)
     outputs = interface.left(order)
     ensemble = trees.read(native)
+    if ensemble is None and order.flavor == "sklearn":
+        ensemble = trees.folded(native, [NUMPY[spec.datatype] for spec in order.signature.inputs])
     if ensemble is not None:
         hints: Mapping[str, object] = {"features": trees.hints(ensemble)}
         make = from_trees.function(ensemble, inputs, outputs)
