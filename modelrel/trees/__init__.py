@@ -55,7 +55,8 @@ def read(native: Any) -> Ensemble | None:
     Raises `Refused` for what has no exact form.
     """
     with _undisturbed():
-        return _read(native)
+        found: Ensemble | None = _room(native).read(native)
+    return found
 
 
 @contextmanager
@@ -70,17 +71,12 @@ def _undisturbed() -> Iterator[None]:
             gc.enable()
 
 
-def _read(native: Any) -> Ensemble | None:
+def _room(native: Any) -> Any:
+    """Return the module that reads models of this kind."""
     library = type(native).__module__.partition(".")[0]
-    if library == "xgboost":
-        return from_xgboost.read(native)
-    if library == "lightgbm":
-        return from_lightgbm.read(native)
-    if library == "catboost":
-        return from_catboost.read(native)
     if hasattr(native, "_predictors"):
-        return from_hist.read(native)
-    return from_sklearn.read(native)
+        return from_hist
+    return {"xgboost": from_xgboost, "lightgbm": from_lightgbm, "catboost": from_catboost}.get(library, from_sklearn)
 
 
 def folded(native: Any, dtypes: Sequence[Any]) -> Ensemble | None:
@@ -112,13 +108,5 @@ def forest(native: Any) -> Forest | None:
 
     Raises `Refused` for what has no exact form.
     """
-    library = type(native).__module__.partition(".")[0]
-    if library == "xgboost":
-        return from_xgboost.forest(native)
-    if library == "lightgbm":
-        return from_lightgbm.forest(native)
-    if library == "catboost":
-        return from_catboost.forest(native)
-    if hasattr(native, "_predictors"):
-        return from_hist.forest(native)
-    return from_sklearn.forest(native)
+    found: Forest | None = _room(native).forest(native)
+    return found

@@ -36,9 +36,11 @@ def _plain(step: Any) -> bool:
     if type(step).__name__ not in STEPS or not type(step).__module__.startswith("sklearn."):
         return False
     if type(step).__name__ == "SimpleImputer":
-        # it leaves out a column that was never filled, and adds some for what was missing
+        # It leaves out a column that was never filled, and adds some for what was missing; and a number that stands
+        # for a gap would be filled out of the order.
         whole = getattr(step, "indicator_", None) is None and step.statistics_.dtype.kind == "f"
-        return whole and not np.isnan(step.statistics_).any()
+        gaps = isinstance(step.missing_values, float) and np.isnan(step.missing_values)
+        return bool(whole and gaps and not np.isnan(step.statistics_).any())
     return True
 
 

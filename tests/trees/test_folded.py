@@ -72,6 +72,8 @@ def test_each_number_beside_a_threshold_takes_its_leaf(scaler: str, model: str, 
 def test_other_steps_are_not_folded() -> None:
     native = make_pipeline(PolynomialFeatures(2), RandomForestClassifier(2)).fit(ROWS, LABELS)
     assert trees.folded(native, [np.dtype(np.float32)] * 3) is None
+    native = make_pipeline(SimpleImputer(missing_values=-1.0), RandomForestClassifier(2)).fit(ROWS, LABELS)
+    assert trees.folded(native, [np.dtype(np.float32)] * 3) is None
     native = make_pipeline(StandardScaler(), lightgbm.LGBMClassifier(n_estimators=2, verbose=-1)).fit(
         ROWS - ROWS.mean(axis=0), LABELS
     )

@@ -17,9 +17,8 @@ from onnx.reference import ReferenceEvaluator
 
 from modelrel.errors import Refused
 from modelrel.formats.onnx.tree_operators import read_back
+from modelrel.formats.tflite import interface
 from modelrel.formats.tflite.from_trees import leaves
-from modelrel.formats.tflite.interface import Function
-from modelrel.tensors import NUMPY
 from modelrel.values import TensorSpec
 
 _ML: Final = "ai.onnx.ml"
@@ -27,7 +26,7 @@ _ML: Final = "ai.onnx.ml"
 
 def function(
     model: ModelProto, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], estimator: str
-) -> Callable[[Any], Function]:
+) -> interface.Make:
     """Return what builds a model, whose inputs and outputs have the names of these, with TensorFlow.
 
     Raises `Refused` where it needs an operator that is not known here, naming all of them.
@@ -39,29 +38,7 @@ def function(
             "Convert it to onnx, or release another estimator.",
         )
 
-    def make(tf: Any) -> Function:
-        names = {f"input_{number}": spec.name for number, spec in enumerate(inputs)}
-        signature = [
-            tf.TensorSpec([None, *(size if size >= 0 else None for size in spec.shape[1:])], NUMPY[spec.datatype], name)
-            for name, spec in zip(names, inputs, strict=True)
-        ]
-        left = {f"output_{number}": spec.name for number, spec in enumerate(outputs)}
-
-        class Model(tf.Module):  # type: ignore[misc]  # TensorFlow says nothing of its types
-            @tf.function(input_signature=signature)  # type: ignore[untyped-decorator]
-            def answer(self, *given: Any) -> dict[str, Any]:
-                found = _run(tf, model, dict(zip((spec.name for spec in inputs), given, strict=True)))
-                return {name: _shaped(tf, found[spec.name], spec) for name, spec in zip(left, outputs, strict=True)}
-
-        module = Model()
-        return Function(module, module.answer.get_concrete_function(), names, left)
-
-    return make
-
-
-def _shaped(tf: Any, tensor: Any, spec: TensorSpec) -> Any:
-    tensor = tf.reshape(tensor, [-1, *spec.shape[1:]])
-    return tensor if spec.datatype == "BYTES" else tf.cast(tensor, NUMPY[spec.datatype])
+    return interface.built(lambda tf, given: _run(tf, model, given), inputs, outputs)
 
 
 def _name(node: NodeProto) -> str:

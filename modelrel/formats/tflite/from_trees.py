@@ -7,23 +7,20 @@ original. Sums are in whole numbers of 64 bits (fixed point), which TFLite adds 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 
 from modelrel.errors import Refused
-from modelrel.formats.tflite.interface import Function
-from modelrel.tensors import NUMPY
+from modelrel.formats.tflite import interface
 from modelrel.trees import ZERO_BOUND, Choice, Ensemble, Forest, Mode, at_most
 from modelrel.values import TensorSpec
 
 _BITS: Final = 61  # of a sum in fixed point
 
 
-def function(
-    ensemble: Ensemble, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
-) -> Callable[[Any], Function]:
+def function(ensemble: Ensemble, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> interface.Make:
     """Return what builds the model with TensorFlow.
 
     Raises `Refused` for categories of text.
@@ -34,34 +31,13 @@ def function(
             "Convert it to onnx, or encode the categories as numbers before the model.",
         )
 
-    def make(tf: Any) -> Function:
-        names = {f"input_{number}": spec.name for number, spec in enumerate(inputs)}
-        signature = [
-            tf.TensorSpec([None, *(size if size >= 0 else None for size in spec.shape[1:])], NUMPY[spec.datatype], name)
-            for name, spec in zip(names, inputs, strict=True)
-        ]
-        left = {f"output_{number}": spec.name for number, spec in enumerate(outputs)}
+    def answered(tf: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+        columns = [tf.cast(tensor, tf.float32) for tensor in given.values()]
+        columns = [tf.reshape(one, [-1, 1]) if len(one.shape) == 1 else one for one in columns]
+        x = tf.concat(columns, axis=1) if len(columns) > 1 else columns[0]
+        return dict(zip((spec.name for spec in outputs), _Graph(tf, ensemble).answered(x), strict=True))
 
-        class Model(tf.Module):  # type: ignore[misc]  # TensorFlow says nothing of its types
-            @tf.function(input_signature=signature)  # type: ignore[untyped-decorator]
-            def answer(self, *given: Any) -> dict[str, Any]:
-                columns = [tf.cast(tensor, tf.float32) for tensor in given]
-                columns = [tf.reshape(one, [-1, 1]) if len(one.shape) == 1 else one for one in columns]
-                x = tf.concat(columns, axis=1) if len(columns) > 1 else columns[0]
-                found = _Graph(tf, ensemble).answered(x)
-                return {
-                    name: _shaped(tf, tensor, spec) for name, tensor, spec in zip(left, found, outputs, strict=True)
-                }
-
-        module = Model()
-        return Function(module, module.answer.get_concrete_function(), names, left)
-
-    return make
-
-
-def _shaped(tf: Any, tensor: Any, spec: TensorSpec) -> Any:
-    tensor = tf.reshape(tensor, [-1, *spec.shape[1:]])
-    return tensor if spec.datatype == "BYTES" else tf.cast(tensor, NUMPY[spec.datatype])
+    return interface.built(answered, inputs, outputs)
 
 
 def leaves(tf: Any, x: Any, forest: Forest) -> Any:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from modelrel import extras
 from modelrel.errors import Refused
 from modelrel.formats.order import Order
+from modelrel.tensors import NUMPY
 from modelrel.values import TensorSpec
 
 KINDS: Final = {
@@ -29,6 +30,42 @@ class Function:
     concrete: Any
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
+
+
+Make = Callable[[Any], Function]
+"""Builds a function with TensorFlow, which it is given."""
+
+Body = Callable[[Any, Mapping[str, Any]], Mapping[str, Any]]
+"""TensorFlow and the inputs by name -> the outputs by name (and what else there is)."""
+
+
+def built(body: Body, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> Make:
+    """Return what makes a function of `body` with these inputs and outputs, for any number of rows."""
+
+    def make(tf: Any) -> Function:
+        # TensorFlow takes no spaces in names, so they get their own at the end.
+        names = {f"input_{number}": spec.name for number, spec in enumerate(inputs)}
+        left = {f"output_{number}": spec.name for number, spec in enumerate(outputs)}
+        signature = [
+            tf.TensorSpec([None, *(size if size >= 0 else None for size in spec.shape[1:])], NUMPY[spec.datatype], name)
+            for name, spec in zip(names, inputs, strict=True)
+        ]
+
+        class Model(tf.Module):  # type: ignore[misc]  # TensorFlow says nothing of its types
+            @tf.function(input_signature=signature)  # type: ignore[untyped-decorator]
+            def answer(self, *given: Any) -> dict[str, Any]:
+                found = body(tf, dict(zip(names.values(), given, strict=True)))
+                return {name: _shaped(tf, found[spec.name], spec) for name, spec in zip(left, outputs, strict=True)}
+
+        module = Model()
+        return Function(module, module.answer.get_concrete_function(), names, left)
+
+    return make
+
+
+def _shaped(tf: Any, tensor: Any, spec: TensorSpec) -> Any:
+    tensor = tf.reshape(tensor, [-1, *spec.shape[1:]])
+    return tensor if spec.datatype == "BYTES" else tf.cast(tensor, NUMPY[spec.datatype])
 
 
 def entered(order: Order) -> tuple[tuple[TensorSpec, ...], tuple[str, ...]]:
@@ -76,7 +113,7 @@ def tensorflow() -> Any:
     return extras.load("tensorflow")
 
 
-def written(make: Callable[[Any], Function], metadata: Mapping[str, str]) -> bytes:
+def written(make: Make, metadata: Mapping[str, str]) -> bytes:
     """Return the file of what `make` builds with TensorFlow; raises `Refused` for an operator that is not TFLite's."""
     tf = tensorflow()
     function = make(tf)
