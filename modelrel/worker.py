@@ -133,10 +133,11 @@ class Loaded:
 
         rows = _given(request)
         assert rows is not None
-        columns = [rows[spec.name] for spec in signature(request["signature"]).inputs]
         ensemble = trees.read(self._native)
         if ensemble is None:
             return {"known": False}
+        named = [rows[spec.name] for spec in signature(request["signature"]).inputs]
+        columns = [array.reshape(len(array), -1) for array in named]
         label, numbers = trees.answers(ensemble, np.concatenate(columns, axis=1) if len(columns) > 1 else columns[0])
         said = [numbers] if label is None else [label, numbers]
         tensors.save(dict(zip(self._answers.outputs, said, strict=True)), Path(request["reply"]))
