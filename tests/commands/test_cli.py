@@ -134,6 +134,7 @@ def test_formats_lists_every_flavor_with_what_it_can_become(run: Run) -> None:
     found = run("formats", "--json").json
     assert found["flavors"] == {flavor: ["onnx", "tflite"] for flavor in ("sklearn", "xgboost", "lightgbm", "catboost")}
     assert found["tools"]["onnx"]["onnxruntime"]
+    assert found["targets"] == {"onnx": ["docker", "lambda"], "tflite": ["tflite"]}
     assert "lightgbm" in run("formats").out
 
 
