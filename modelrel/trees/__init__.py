@@ -20,7 +20,7 @@ from modelrel.trees.folded import folded as _folded
 from modelrel.trees.folded import scalers
 from modelrel.trees.forest import MOST_THRESHOLDS, Floats, Forest, Ints, Linear, Mode, at_most, picked, thresholds
 from modelrel.trees.from_hist import categories
-from modelrel.trees.from_xgboost import has_pandas_categories
+from modelrel.trees.from_xgboost import refuse_pandas_categories
 from modelrel.trees.interpreted import answers, entered, reached
 
 __all__ = [
@@ -40,11 +40,11 @@ __all__ = [
     "entered",
     "folded",
     "forest",
-    "has_pandas_categories",
     "hints",
     "picked",
     "reached",
     "read",
+    "refuse_pandas_categories",
     "thresholds",
 ]
 

@@ -55,9 +55,13 @@ def read(native: Any) -> Ensemble:
     )
 
 
-def has_pandas_categories(native: Any) -> bool:
-    """Whether it was trained on pandas categories, whose names it then keeps beside their codes."""
-    return bool(_learner(native)["gradient_booster"].get("model", {}).get("cats", {}).get("feature_segments"))
+def refuse_pandas_categories(native: Any) -> None:
+    """Raise `Refused` for a model trained on pandas categories, whose names it keeps beside their codes."""
+    if _learner(native)["gradient_booster"].get("model", {}).get("cats", {}).get("feature_segments"):
+        raise Refused(
+            "the XGBoost model was trained on pandas categories, which no MLflow signature can carry",
+            "Train it on integer codes with feature_types=['c', ...], or encode them in a scikit-learn Pipeline.",
+        )
 
 
 def forest(native: Any) -> Forest | None:

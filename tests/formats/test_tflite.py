@@ -16,7 +16,9 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from modelrel.errors import Refused
-from modelrel.formats import FORMATS
+from modelrel.flavors import FLAVORS
+from modelrel.formats import FORMATS, Order
+from modelrel.values import Signature, TensorSpec
 from tests.formats.test_tree_agreement import LIBRARIES, trained
 from tests.models import compared
 
@@ -99,6 +101,23 @@ def test_a_pipeline_of_numbers_computes_in_float32_and_says_so(tmp_path: Path) -
 def test_what_has_no_form_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(Refused, match=r"SVC has no converter to TFLite: it needs ai\.onnx\.ml\.SVMClassifier"):
         compared(SVC().fit(ROWS, ROWS[:, 0] > 0), ROWS, tmp_path, to="tflite")
+
+
+def test_pandas_categories_of_xgboost_are_refused(tmp_path: Path) -> None:
+    import pandas as pd
+    import xgboost
+
+    frame = pd.DataFrame({"plan": pd.Categorical(np.where(ROWS[:, 0] > 0, 3, 5)), "x": ROWS[:, 1]})
+    model = xgboost.XGBClassifier(n_estimators=2, enable_categorical=True).fit(frame, ROWS[:, 0] > 0)
+    signature = Signature(
+        kind="columns",
+        inputs=tuple(TensorSpec(name=name, datatype="FP32", shape=(-1, 1)) for name in ("plan", "x")),
+    )
+    answers = FLAVORS["xgboost"].answers(model, tmp_path)
+    order = Order(flavor="xgboost", signature=signature, answers=answers)
+    for name in ("onnx", "tflite"):
+        with pytest.raises(Refused, match="was trained on pandas categories"):
+            FORMATS[name].convert(model, order, tmp_path / "model")
 
 
 def test_text_is_refused(tmp_path: Path) -> None:

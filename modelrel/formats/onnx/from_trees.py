@@ -26,11 +26,8 @@ def write(native: Any, order: Order) -> Core:
 
     Raises `Refused` for pandas categories in data frames, and whatever `trees.read` refuses.
     """
-    if order.flavor == "xgboost" and order.signature.kind == "columns" and trees.has_pandas_categories(native):
-        raise Refused(
-            "the XGBoost model was trained on pandas categories, which no MLflow signature can carry",
-            "Train it on integer codes with feature_types=['c', ...], or encode them in a scikit-learn Pipeline.",
-        )
+    if order.flavor == "xgboost" and order.signature.kind == "columns":
+        trees.refuse_pandas_categories(native)
     ensemble = trees.read(native)
     assert ensemble is not None
     spec = order.signature.inputs[0]
