@@ -20,7 +20,6 @@ from modelrel.trees.folded import folded as _folded
 from modelrel.trees.folded import scalers
 from modelrel.trees.forest import MOST_THRESHOLDS, Floats, Forest, Ints, Linear, Mode, at_most, picked, thresholds
 from modelrel.trees.from_hist import categories
-from modelrel.trees.from_xgboost import refuse_pandas_categories
 from modelrel.trees.interpreted import answers, entered, reached
 
 __all__ = [
@@ -44,7 +43,6 @@ __all__ = [
     "picked",
     "reached",
     "read",
-    "refuse_pandas_categories",
     "thresholds",
 ]
 

@@ -9,6 +9,7 @@ from typing import Final, Literal
 
 import numpy as np
 
+from modelrel.errors import Refused
 from modelrel.trees.forest import Bools, Floats, Forest, Ints, thresholds
 from modelrel.values import Scalar
 
@@ -83,6 +84,15 @@ class Ensemble:
     answers_single: bool = False
     choice: Choice | None = None
     known: Mapping[int, Mapping[str, object]] = field(default_factory=dict)
+    pandas_categories: bool = False
+
+    def refuse_pandas_categories(self) -> None:
+        """Raise `Refused` where XGBoost was trained on pandas categories, whose names it keeps beside their codes."""
+        if self.pandas_categories:
+            raise Refused(
+                "the XGBoost model was trained on pandas categories, which no MLflow signature can carry",
+                "Train it on integer codes with feature_types=['c', ...], or encode them in a scikit-learn Pipeline.",
+            )
 
 
 def hints(ensemble: Ensemble) -> list[dict[str, object]]:

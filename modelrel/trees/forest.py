@@ -71,6 +71,11 @@ class Forest:
         return (self.sizes + 1) // 2
 
     @property
+    def first_leaves(self) -> Ints:
+        """The number of each tree's first leaf: (T,)."""
+        return np.cumsum(self.leaf_sizes) - self.leaf_sizes
+
+    @property
     def depth(self) -> int:
         """How many splits the longest way has."""
         here, found = self.roots, 0

@@ -50,18 +50,10 @@ def read(native: Any) -> Ensemble:
             floor=tuple(sorted(codes)),
         ),
         answers_single=True,
+        pandas_categories=bool(learner["gradient_booster"].get("model", {}).get("cats", {}).get("feature_segments")),
         known={feature: {"categories": sorted({0, *map(int, known)})} for feature, known in codes.items()},
         **_answers(learner["objective"]["name"], _classes(native)),
     )
-
-
-def refuse_pandas_categories(native: Any) -> None:
-    """Raise `Refused` for a model trained on pandas categories, whose names it keeps beside their codes."""
-    if _learner(native)["gradient_booster"].get("model", {}).get("cats", {}).get("feature_segments"):
-        raise Refused(
-            "the XGBoost model was trained on pandas categories, which no MLflow signature can carry",
-            "Train it on integer codes with feature_types=['c', ...], or encode them in a scikit-learn Pipeline.",
-        )
 
 
 def forest(native: Any) -> Forest | None:

@@ -183,7 +183,7 @@ def fitting(target: str, folder: Path) -> ParityReport:
     """Return a small verified model in the format that a target delivers, laid out in `folder`."""
     if TARGETS[target].FORMAT == "onnx":
         return verified(folder)
-    made = _phone()
+    made = phone()
     shutil.copytree(made.source.folder, folder)
     source = replace(made.source, folder=folder)
     return replace(made, converted=replace(made.converted, source=source))
@@ -197,16 +197,12 @@ def plain(target: str) -> PackageOptions:
 
 
 @cache
-def _phone() -> ParityReport:
-    return phone(place() / "phone")
-
-
-def phone(folder: Path) -> ParityReport:
+def phone() -> ParityReport:
     """Return a forest of three classes of text, converted to TFLite and verified by the steps themselves."""
     rows, kinds = load_iris(return_X_y=True)
     named = np.array(["setosa", "versicolor", "größte"])[kinds]
     model = RandomForestClassifier(5, random_state=0).fit(rows.astype(np.float32), named)
-    source = logged(model, rows.astype(np.float32), folder)
+    source = logged(model, rows.astype(np.float32), place() / "phone")
     return verify(convert(source, "tflite", ConvertOptions()), VerifyOptions(rows=200, budget=60.0))
 
 

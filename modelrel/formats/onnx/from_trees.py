@@ -26,10 +26,10 @@ def write(native: Any, order: Order) -> Core:
 
     Raises `Refused` for pandas categories in data frames, and whatever `trees.read` refuses.
     """
-    if order.flavor == "xgboost" and order.signature.kind == "columns":
-        trees.refuse_pandas_categories(native)
     ensemble = trees.read(native)
     assert ensemble is not None
+    if order.signature.kind == "columns":
+        ensemble.refuse_pandas_categories()
     spec = order.signature.inputs[0]
     if order.flavor == "lightgbm" and order.signature.kind == "tensor" and not spec.datatype.startswith("FP"):
         # It copies an array of whole numbers into float32, unlike a data frame.
@@ -54,17 +54,14 @@ def answered(nodes: Nodes, x: str, ensemble: Ensemble) -> tuple[str, ...]:
     x = entered(nodes, x, ensemble.entry, ensemble.features)
     raw = _raw(nodes, x, ensemble)
     value = _linked(nodes, raw, ensemble)
-    one = nodes.constant(1.0)
+    kind: Any = np.float32 if ensemble.answers_single else np.float64
     if ensemble.answers_single:
-        value, one = nodes.cast(value, _FLOAT), nodes.constant(1.0, np.float32)
-    seen = value
-    if ensemble.pair:
-        seen = nodes.add("Concat", nodes.add("Sub", one, value), value, axis=1)
+        value = nodes.cast(value, _FLOAT)
+    seen = links.both(nodes, value, kind) if ensemble.pair else value
     if ensemble.choice is None:
         return (seen,)
     looked = raw if ensemble.choice.of == "raw" else seen if ensemble.choice.rule == "largest" else value
-    single = ensemble.answers_single and ensemble.choice.of == "value"
-    index = _chosen(nodes, looked, ensemble.choice, np.float32 if single else np.float64)
+    index = _chosen(nodes, looked, ensemble.choice, np.float64 if ensemble.choice.of == "raw" else kind)
     return links.labels(nodes, index, ensemble.choice.classes), seen
 
 
@@ -190,8 +187,7 @@ def _chosen(nodes: Nodes, looked: str, choice: Choice, kind: Any) -> str:
     if choice.rule == "largest":
         return links.largest(nodes, looked)
     operator: Final = {"above": "Greater", "at_least": "GreaterOrEqual", "below": "Less"}[choice.rule]
-    found = nodes.add(operator, looked, nodes.constant(choice.limit, kind))
-    return nodes.add("Reshape", nodes.cast(found, TensorProto.INT64), nodes.constant([-1], np.int64))
+    return links.compared(nodes, operator, looked, nodes.constant(choice.limit, kind))
 
 
 def finish(nodes: Nodes, container: Any, operator: Any, results: tuple[str, ...]) -> None:

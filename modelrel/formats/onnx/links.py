@@ -51,9 +51,9 @@ def log1p(nodes: Nodes, value: str) -> str:
     return nodes.add("Where", lost, value, found)
 
 
-def both(nodes: Nodes, positive: str) -> str:
-    """Return (1 - p, p) as (N, 2) from p as (N, 1)."""
-    return nodes.add("Concat", nodes.add("Sub", nodes.constant(1.0), positive), positive, axis=1)
+def both(nodes: Nodes, positive: str, kind: Any = np.float64) -> str:
+    """Return (1 - p, p) as (N, 2) from p as (N, 1), which is of the dtype `kind`."""
+    return nodes.add("Concat", nodes.add("Sub", nodes.constant(1.0, kind), positive), positive, axis=1)
 
 
 def largest(nodes: Nodes, scores: str) -> str:
@@ -63,7 +63,12 @@ def largest(nodes: Nodes, scores: str) -> str:
 
 def above(nodes: Nodes, value: str, limit: str, *, or_equal: bool = False) -> str:
     """Return 1 where `value` (N, 1) is above `limit`, else 0: int64 (N,)."""
-    over = nodes.add("GreaterOrEqual" if or_equal else "Greater", value, limit)
+    return compared(nodes, "GreaterOrEqual" if or_equal else "Greater", value, limit)
+
+
+def compared(nodes: Nodes, operator: str, value: str, limit: str) -> str:
+    """Return 1 where the operator holds for `value` (N, 1) and `limit`, else 0: int64 (N,)."""
+    over = nodes.add(operator, value, limit)
     return nodes.add("Reshape", nodes.cast(over, TensorProto.INT64), nodes.constant([-1], np.int64))
 
 

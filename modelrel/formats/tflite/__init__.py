@@ -39,9 +39,9 @@ def convert(native: object, order: Order, path: Path) -> Mapping[str, object]:
 
     inputs, notes = interface.entered(order)
     outputs = interface.left(order)
-    if order.flavor == "xgboost" and order.signature.kind == "columns":
-        trees.refuse_pandas_categories(native)
     ensemble = trees.read(native)
+    if ensemble is not None and order.signature.kind == "columns":
+        ensemble.refuse_pandas_categories()
     if ensemble is None and order.flavor == "sklearn":
         ensemble = trees.folded(native, [NUMPY[spec.datatype] for spec in order.signature.inputs])
     if ensemble is not None:

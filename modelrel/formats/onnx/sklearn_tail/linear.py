@@ -185,11 +185,10 @@ def _leaves(part: Part) -> str:
     x = nodes.cast(nodes.cast(part.x, TensorProto.FLOAT), TensorProto.DOUBLE)
     forest = trees.forest(native)
     assert forest is not None
-    first = np.cumsum(forest.leaf_sizes) - forest.leaf_sizes
     known = native.one_hot_encoder_.categories_
     numbers = [
         start + np.searchsorted(np.flatnonzero(single.tree_.children_left < 0), own)
-        for start, single, own in zip(first, native.estimators_, known, strict=True)
+        for start, single, own in zip(forest.first_leaves, native.estimators_, known, strict=True)
     ]
     owner = np.repeat(np.arange(len(known)), [len(own) for own in known])
     leaf = tree_operators.leaves(nodes, x, forest, single=True)

@@ -40,7 +40,7 @@ def numbered(nodes: Nodes, x: str, forest: Forest) -> str:
     tree = np.repeat(np.arange(len(sizes)), sizes)
     base = said.roots[tree]
     leaf = said.mode == Mode.LEAF
-    own = np.repeat(np.cumsum(forest.leaf_sizes) - forest.leaf_sizes, forest.leaf_sizes)
+    own = np.repeat(forest.first_leaves, forest.leaf_sizes)
     # `child` of a leaf is its number; the operator counts within its tree, for float32 ends at 2**24.
     number = (said.first[leaf] - own[said.first[leaf]]).astype(np.float64)
     attributes: dict[str, Any] = {
@@ -61,8 +61,7 @@ def numbered(nodes: Nodes, x: str, forest: Forest) -> str:
         "target_weights_as_tensor": numpy_helper.from_array(number, "target_weights"),
     }
     within = nodes.cast(nodes.add("TreeEnsembleRegressor", x, domain=DOMAIN_ML, **attributes), TensorProto.INT64)
-    starts = np.cumsum(forest.leaf_sizes) - forest.leaf_sizes
-    return nodes.add("Add", within, nodes.constant(starts.reshape(1, -1)))
+    return nodes.add("Add", within, nodes.constant(forest.first_leaves.reshape(1, -1)))
 
 
 def _chained(forest: Forest) -> _Chained:
