@@ -1,6 +1,6 @@
 """What a release is made of: a chain of frozen values, each holding the one it was made from.
 
-`SourceModel` -> `ConvertedModel` -> `ParityReport` -> `Package` -> `SmokeReport` -> `Promotion`.
+`SourceModel` -> `ConvertedModel` -> `ParityReport`, and from there `delivered.Package` -> `SmokeReport` -> `Promotion`.
 A report in hand is a report that passed; a failed gate raises `errors.Refused` instead.
 Every path is relative to the release folder (`SourceModel.folder`) and uses `/`.
 """
@@ -146,7 +146,8 @@ class ConvertedModel:
 
     `predict` names the output that the original's `predict` returns; `classes` is empty unless it classifies.
     `notes` are sentences a person should know (for instance "computes in float32"). `handed_in` is the sha256 of the
-    file that was given instead of converting, "" where modelrel converted.
+    file that was given instead of converting, "" where modelrel converted. `adapter` is the file that says how the
+    served inputs become those of the model's graph, where they are others.
     """
 
     source: SourceModel
@@ -160,6 +161,7 @@ class ConvertedModel:
     estimator: str = ""
     tools: Mapping[str, str] = field(default_factory=dict)
     hints: File | None = None
+    adapter: File | None = None
     notes: tuple[str, ...] = ()
     handed_in: str = ""
 
@@ -172,6 +174,11 @@ class ConvertedModel:
     def path(self) -> Path:
         """Where the converted file is."""
         return self.folder / self.file.path
+
+    @property
+    def adapter_path(self) -> Path | None:
+        """Where its adapter is, if it has one."""
+        return self.folder / self.adapter.path if self.adapter else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -305,95 +312,3 @@ class PackageOptions:
     tags: tuple[str, ...] = ()
     render_only: bool = False
     templates: Path | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Image:
-    """A built container image: its tags, its config digest (`sha256:...`) and its size in bytes.
-
-    `added` is what it adds to its base image, in bytes.
-    """
-
-    tags: tuple[str, ...]
-    id: str
-    size: int
-    added: int
-    base: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Package:
-    """A delivery for one target: every file with its digest, and the image where an engine built one."""
-
-    parity: ParityReport
-    target: str
-    platform: str
-    python: str
-    files: tuple[File, ...]
-    artifact: str
-    size: int
-    parts: Mapping[str, int] = field(default_factory=dict)
-    image: Image | None = None
-    notes: tuple[str, ...] = ()
-
-    @property
-    def converted(self) -> ConvertedModel:
-        """The model inside."""
-        return self.parity.converted
-
-    @property
-    def folder(self) -> Path:
-        """The release folder."""
-        return self.converted.folder
-
-    @property
-    def digest(self) -> str:
-        """One sha256 over every packaged file (and the image, where there is one)."""
-        return digest([digest_files(self.files), self.image.id if self.image else ""])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """One thing a smoke test saw: what was sent, and what came back."""
-
-    name: str
-    detail: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SmokeReport:
-    """The built artifact, started as its platform would start it, answered rightly.
-
-    `runner` says how it was started: `image`, `process`, `awslambdaric`, or `awslambdaric in the engine`.
-    """
-
-    package: Package
-    runner: str
-    checks: tuple[Check, ...]
-    rows: int
-    max_abs_error: float
-    first_answer_s: float
-    p50_ms: float
-    p99_ms: float
-    memory_bytes: int
-
-    @property
-    def package_digest(self) -> str:
-        """What was smoked."""
-        return self.package.digest
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Promotion:
-    """A registry alias (or stage) that was moved to this version, on the evidence of the smoke reports."""
-
-    smokes: tuple[SmokeReport, ...]
-    registry: str
-    name: str
-    version: str
-    kind: Literal["alias", "stage"]
-    to: str
-    previous: str
-    by: str
-    at: str
-    tags: Mapping[str, str] = field(default_factory=dict)

@@ -16,8 +16,9 @@ from modelrel.commands.model import Budget, Data, Env, Force, Memory, OperatorsO
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from modelrel.delivered import Promotion
     from modelrel.steps.release import Release, ReleaseOptions
-    from modelrel.values import PackageOptions, Promotion
+    from modelrel.values import PackageOptions
 
 Target = Annotated[
     list[str] | None, typer.Option("--target", "-t", metavar="TARGET", help="docker, lambda or tflite; repeat it.")

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from modelrel.formats import onnx, tflite
+from modelrel.formats.adapted import behind
 from modelrel.formats.faults import Fault
 from modelrel.formats.order import Order
 from modelrel.tensors import Predict
 from modelrel.values import SourceModel
 
-__all__ = ["FORMATS", "Fault", "Format", "Order"]
+__all__ = ["FORMATS", "Fault", "Format", "Order", "behind"]
 
 
 class Format(Protocol):
@@ -50,6 +51,9 @@ class Format(Protocol):
 
     def convert(self, native: object, order: Order, path: Path) -> Mapping[str, object]:
         """Write `native` to `path` (in the worker), and describe the copy as `steps.convert` reads it.
+
+        Where the file takes others than the served inputs, the description has an `adapter`: what `adapter.json` holds
+        (see `modelrel.serving.adapters`).
 
         Raises `Refused` for what has no exact copy.
         """

@@ -57,6 +57,7 @@ def manifest(converted: ConvertedModel, parities: Sequence[OutputParity], rows: 
         "version": source.version,
         "format": converted.format,
         "file": converted.path.name,
+        **({"adapter": converted.adapter_path.name} if converted.adapter_path else {}),
         "kind": signature.kind,
         "inputs": [_plain_spec(spec) | {"required": spec.required} for spec in converted.inputs],
         "outputs": [_plain_spec(spec) for spec in converted.outputs],

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import numpy as np
 
+from . import adapters
+from .answers import Refused
 from .manifest import BrokenModel, Golden, Manifest, TensorSpec, inside, read_manifest
 from .tensors import DTYPES, ONNX_TYPES, Array
 
@@ -35,7 +37,9 @@ class Model:
     long the warm-up inference took per row, in milliseconds, once the first-run costs were paid.
     """
 
-    def __init__(self, manifest: Manifest, session: onnxruntime.InferenceSession) -> None:
+    def __init__(
+        self, manifest: Manifest, session: onnxruntime.InferenceSession, adapter: adapters.Adapter | None = None
+    ) -> None:
         self.name = manifest.name
         self.version = manifest.version
         self.kind = manifest.kind
@@ -46,6 +50,7 @@ class Model:
         self.metadata = manifest.metadata
         self.row_ms = 0.0
         self._run = _bare_run(session)
+        self._adapter = adapter
         self._output_names = [spec.name for spec in manifest.outputs]
 
     def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -57,7 +62,15 @@ class Model:
         return dict(zip(self._output_names, self.run(self._output_names, inputs), strict=True))
 
     def run(self, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
-        """Compute the named outputs only, in that order. Raises ``InferenceFailed``."""
+        """Compute the named outputs only, in that order.
+
+        Raises ``InferenceFailed``, and ``Refused`` (400) for values that the model's adapter makes nothing of.
+        """
+        if self._adapter is not None:
+            try:
+                feeds = self._adapter(feeds)
+            except adapters.BadInput as error:
+                raise Refused(400, str(error)) from error
         try:
             results: list[Array] = self._run(outputs, feeds, None)
         except Exception as error:  # onnxruntime raises a dozen unrelated classes, ValueError and RuntimeError too
@@ -76,11 +89,20 @@ def load_model(folder: str | Path, threads: int | None = None) -> Model:
     if not folder.is_dir():
         raise BrokenModel(f"{folder} is not a folder")
     manifest = read_manifest(folder)
+    adapter = _adapter(inside(folder, manifest.adapter)) if manifest.adapter else None
     session = _session(inside(folder, manifest.file), threads)
-    _check_signature(manifest, session)
-    model = Model(manifest, session)
-    _warm_up(model, _example(folder, manifest))
+    _check_signature(manifest, session, adapter)
+    model = Model(manifest, session, adapter)
+    if manifest.golden is not None or adapter is None:  # zeros and empty strings are nothing to an adapter
+        _warm_up(model, _example(folder, manifest))
     return model
+
+
+def _adapter(path: Path) -> adapters.Adapter:
+    try:
+        return adapters.load(path)
+    except adapters.BrokenAdapter as error:
+        raise BrokenModel(str(error)) from error
 
 
 def _session(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
@@ -117,25 +139,29 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _check_signature(manifest: Manifest, session: onnxruntime.InferenceSession) -> None:
-    """Compare what the manifest promises with what the model file has. Raises ``BrokenModel``."""
+def _check_signature(
+    manifest: Manifest, session: onnxruntime.InferenceSession, adapter: adapters.Adapter | None
+) -> None:
+    """Compare what the manifest, or the adapter, promises with what the model file has. Raises ``BrokenModel``."""
+    fed: Mapping[str, str] = adapter.gives if adapter else {spec.name: spec.datatype for spec in manifest.inputs}
+    given = {spec.name: spec.datatype for spec in manifest.outputs}
     found_inputs = {node.name: ONNX_TYPES.get(node.type, node.type) for node in session.get_inputs()}
     found_outputs = {node.name: ONNX_TYPES.get(node.type, node.type) for node in session.get_outputs()}
-    for direction, specs, found in (
-        ("input", manifest.inputs, found_inputs),
-        ("output", manifest.outputs, found_outputs),
+    who = "adapter" if adapter else "manifest"
+    for direction, by, expected, found in (
+        ("input", who, fed, found_inputs),
+        ("output", "manifest", given, found_outputs),
     ):
-        for spec in specs:
-            if spec.name not in found:
-                raise BrokenModel(f"{manifest.file} has no {direction} {spec.name!r}, which the manifest names")
-            if found[spec.name] != spec.datatype:
+        for name, datatype in expected.items():
+            if name not in found:
+                raise BrokenModel(f"{manifest.file} has no {direction} {name!r}, which the {by} names")
+            if found[name] != datatype:
                 raise BrokenModel(
-                    f"{manifest.file} has the {direction} {spec.name!r} as {found[spec.name]}, "
-                    f"the manifest says {spec.datatype}"
+                    f"{manifest.file} has the {direction} {name!r} as {found[name]}, the {by} says {datatype}"
                 )
-    unnamed = sorted(found_inputs.keys() - {spec.name for spec in manifest.inputs})
+    unnamed = sorted(found_inputs.keys() - fed.keys())
     if unnamed:
-        raise BrokenModel(f"{manifest.file} needs the input {unnamed[0]!r}, which the manifest does not name")
+        raise BrokenModel(f"{manifest.file} needs the input {unnamed[0]!r}, which the {who} does not name")
 
 
 def _example(folder: Path, manifest: Manifest) -> dict[str, Array]:
@@ -172,6 +198,8 @@ def _warm_up(model: Model, example: Mapping[str, Array]) -> None:
             model.predict(example)
             times.append(time.perf_counter() - started)
         model.row_ms = min(times) * 1e3 / max(rows, 1)
+    except Refused as error:
+        raise BrokenModel(f"the adapter of {model.name}/{model.version} refuses the golden rows: {error}") from error
     except InferenceFailed as error:
         cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
         raise BrokenModel(f"{model.name}/{model.version} fails its first inference: {_first_line(cause)}") from error

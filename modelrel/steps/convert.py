@@ -20,6 +20,7 @@ from modelrel.originals import Wanted
 from modelrel.probes import rows
 from modelrel.probes.generated import Maker
 from modelrel.registry import mlmodel
+from modelrel.serving import adapters
 from modelrel.tensors import Array
 from modelrel.values import ConvertedModel, ConvertOptions, EnvChoice, SourceModel, TensorSpec
 
@@ -42,10 +43,15 @@ def convert(
     """
     with _made(source, format, options, note, begun) as copy:
         content = copy.path.read_bytes()
-    target, hints = (source.folder / format / name for name in (copy.path.name, "hints.json"))
+    target, hints, adapter = (source.folder / format / name for name in (copy.path.name, "hints.json", adapters.FILE))
     archive.write(target, content)
     archive.write(hints, (json.dumps(copy.said["hints"], indent=1, sort_keys=True) + "\n").encode())
-    converted = replace(_described(source, format, copy.said, (target, hints)), handed_in=copy.handed_in)
+    adapter.unlink(missing_ok=True)
+    if said := copy.said.get("adapter"):
+        archive.write(adapter, _adapter(said))
+    written = _described(source, format, copy.said, (target, hints))
+    described = archive.describe(adapter, source.folder) if said else None
+    converted = replace(written, handed_in=copy.handed_in, adapter=described)
     if copy.own is None:
         return converted
     done = "fitted" if copy.handed_in else "converted"
@@ -117,6 +123,10 @@ def _made(
         if handed_in:
             room.load(path)  # it would stand as the user's own; one of ours is loaded by `verify`, once
         yield _Copy(path, reply.value, own, used, handed_in)
+
+
+def _adapter(said: object) -> bytes:
+    return (json.dumps(said, ensure_ascii=False, sort_keys=True) + "\n").encode()
 
 
 def _taken(options: ConvertOptions, path: Path) -> tuple[str, str]:

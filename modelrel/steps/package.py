@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from modelrel import archive, extras, render
+from modelrel.delivered import Package
 from modelrel.errors import Invalid, did_you_mean
 from modelrel.targets import TARGETS, payload
 from modelrel.targets.delivery import Note, Places, Target
-from modelrel.values import Package, PackageOptions, ParityReport, digest
+from modelrel.values import PackageOptions, ParityReport, digest
 
 
 def package(parity: ParityReport, target: str, options: PackageOptions, note: Note = lambda _: None) -> Package:

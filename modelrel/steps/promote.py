@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from typing import Final, Literal
 
 from modelrel import __version__, records
+from modelrel.delivered import Promotion, SmokeReport
 from modelrel.errors import Conflict, Invalid, Refused
 from modelrel.registry import Registry
 from modelrel.registry.reference import STAGES, stage_name
-from modelrel.values import Promotion, SmokeReport
 
 TAG: Final = "modelrel.promotion."
 """Prefix of the audit tag on a version; the alias or stage follows, the value is JSON."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from modelrel import __version__, archive, originals, records
+from modelrel.delivered import Package, Promotion, SmokeReport
 from modelrel.environments import Worker
 from modelrel.errors import ModelrelError, Refused
 from modelrel.formats import FORMATS
@@ -31,11 +32,8 @@ from modelrel.values import (
     ConvertedModel,
     ConvertOptions,
     File,
-    Package,
     PackageOptions,
     ParityReport,
-    Promotion,
-    SmokeReport,
     SourceModel,
     VerifyOptions,
     digest,

@@ -11,11 +11,11 @@ from typing import Final
 import numpy as np
 
 from modelrel import archive, records
+from modelrel.delivered import Check, Package, SmokeReport
 from modelrel.errors import Refused
 from modelrel.targets import TARGETS
 from modelrel.targets.delivery import Note, Program, Response, Running, Send
 from modelrel.targets.questions import Golden, Request, judge_broken
-from modelrel.values import Check, Package, SmokeReport
 
 _BATCH: Final = 200
 _TIMED: Final = 100

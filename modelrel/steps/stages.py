@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Literal, Protocol, TypeVar
 
-from modelrel.values import ConvertedModel, Package, ParityReport, SmokeReport, SourceModel
+from modelrel.delivered import Package, SmokeReport
+from modelrel.values import ConvertedModel, ParityReport, SourceModel
 
 Value = TypeVar("Value")
 Outcome = Literal["done", "up to date", "would change"]

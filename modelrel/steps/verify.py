@@ -14,12 +14,13 @@ import numpy as np
 from modelrel import __version__, archive, extras, originals, records, tensors, trees
 from modelrel.environments import Limits, Worker
 from modelrel.errors import Invalid, Refused
-from modelrel.formats import FORMATS
+from modelrel.formats import FORMATS, behind
 from modelrel.originals import Wanted
 from modelrel.probes import budget, evidence, opinion, rows, training
 from modelrel.probes.budget import Queue
 from modelrel.probes.generated import Group, Maker
 from modelrel.probes.interview import Answered, Interview
+from modelrel.serving import adapters
 from modelrel.tensors import Array, Predict, Tensors
 from modelrel.values import (
     ConvertedModel,
@@ -66,7 +67,7 @@ def verify(
     python = str(originals.ready(own, note)) if own else ""
     with ahead or Worker(source, _limits(options), python) as worker:
         worker.start()  # it loads while the rows are made and onnxruntime loads the copy
-        copy = FORMATS[converted.format].load(converted.path)
+        copy = behind(converted.adapter_path, FORMATS[converted.format].load(converted.path))
         maker, given, unused = _prepared(converted, options)
         answered, covered = _asked(worker, converted, maker, given, options)
         note(f"asking the copy about {len(answered.origin):,} rows")
@@ -89,12 +90,17 @@ def verify(
         "budget_s": options.budget,
         "coverage": covered,
         # The copy ran here, wherever it was written; packages carry the runtime that is proven.
-        "tools": {"modelrel": __version__, **converted.tools, **extras.versions(*FORMATS[converted.format].RUNTIMES)},
+        "tools": {"modelrel": __version__, **converted.tools, **extras.versions(*_runtimes(converted))},
     }
     _gate(converted, measured, (*filter(None, (batch_wrong,)), *second))
     golden = evidence.golden(converted, answered.inputs, answered.origin, copy)
     manifest = evidence.manifest(converted, parities, len(answered.origin))
     return ParityReport(converted=converted, golden=golden, manifest=manifest, **measured)
+
+
+def _runtimes(converted: ConvertedModel) -> tuple[str, ...]:
+    adapter = converted.adapter_path
+    return (*FORMATS[converted.format].RUNTIMES, *(adapters.requires(adapter) if adapter else ()))
 
 
 def _counted(answered: Answered, answers: Tensors, tolerance: Tolerance) -> dict[str, Any]:
@@ -148,7 +154,8 @@ def _second(
     if not any(parity.disagreements for parity in parities):
         return ()
     reference = FORMATS[converted.format].reference(converted.path)
-    return opinion.told(worker.call, converted, answered, answers, reference)
+    second = reference and behind(converted.adapter_path, reference)
+    return opinion.told(worker.call, converted, answered, answers, second)
 
 
 def _found(converted: ConvertedModel, answered: Answered, answers: Tensors) -> tuple[str, ...]:

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Final
 
 from modelrel import archive, render, wheels
+from modelrel.delivered import Package
 from modelrel.errors import Invalid, Refused
 from modelrel.targets import function, payload
 from modelrel.targets.delivery import Draft, Note, Places, Running, always
-from modelrel.values import Package, PackageOptions, ParityReport
+from modelrel.values import PackageOptions, ParityReport
 
 TOOLS: Final = ("modelrel", "onnxruntime", "numpy", "jinja2", "uv")
 FORMAT: Final = "onnx"

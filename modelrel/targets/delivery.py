@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from modelrel.values import Image, Package, PackageOptions, ParityReport
+from modelrel.delivered import Image, Package
+from modelrel.values import PackageOptions, ParityReport
 
 Note = Callable[[str], None]
 """Takes one line about what is going on."""

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Final
 
 from modelrel import __version__, archive, interpreters, render, wheels
+from modelrel.delivered import Image, Package
 from modelrel.errors import Invalid, Unavailable
 from modelrel.targets import payload
 from modelrel.targets.delivery import Draft, Note, Places, Running
 from modelrel.targets.engine import Engine
 from modelrel.targets.process import Program, run_server
-from modelrel.values import Image, Package, PackageOptions, ParityReport
+from modelrel.values import PackageOptions, ParityReport
 
 TOOLS: Final = ("modelrel", "onnxruntime", "numpy", "jinja2", "uv")
 FORMAT: Final = "onnx"

@@ -15,10 +15,10 @@ from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 from modelrel import archive
+from modelrel.delivered import Image
 from modelrel.errors import Invalid, Refused, Unavailable
 from modelrel.targets.delivery import Note, Response, Running, Send
 from modelrel.targets.process import Program, Started, ended, free_port, http_sender
-from modelrel.values import Image
 
 _PORT: Final = 8080
 _LABEL: Final = "io.modelrel.smoke"

@@ -13,13 +13,13 @@ from pathlib import Path, PurePath
 from typing import Final
 
 from modelrel import archive, interpreters, wheels
+from modelrel.delivered import Package
 from modelrel.errors import Refused, Unavailable
 from modelrel.targets import events
 from modelrel.targets.delivery import Note, Response, Running, Send
 from modelrel.targets.engine import Engine
 from modelrel.targets.process import Program, Started, ended, resident, started, tail
 from modelrel.targets.runtime_api import Result, RuntimeApi, runtime_api
-from modelrel.values import Package
 
 HANDLER: Final = "handler.handler"
 MEMORY_MB: Final = 1769

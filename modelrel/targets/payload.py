@@ -17,6 +17,7 @@ from typing import Final
 
 from modelrel import __version__, archive, extras, wheels
 from modelrel.errors import Unavailable
+from modelrel.serving import adapters
 from modelrel.targets.delivery import Note
 from modelrel.values import PackageOptions, ParityReport
 
@@ -61,9 +62,11 @@ def serving_files() -> dict[str, Path]:
 
 
 def model_files(parity: ParityReport) -> tuple[Path, ...]:
-    """Return the files a server loads: the model, its serving manifest, its golden examples."""
+    """Return the files a server loads: the model, its adapter if it has one, its manifest, its golden examples."""
     folder = parity.source.folder
-    paths = tuple(archive.within(folder, file.path) for file in (parity.converted.file, parity.manifest, parity.golden))
+    adapter = (parity.converted.adapter,) if parity.converted.adapter else ()
+    named = (parity.converted.file, *adapter, parity.manifest, parity.golden)
+    paths = tuple(archive.within(folder, file.path) for file in named)
     for path in paths:
         if not path.is_file():
             raise Unavailable(f"{path} is not there", "Convert the model again: modelrel convert.")
@@ -77,12 +80,14 @@ def fetch(
 
     `previous` is the lock of the packaging before, which is followed where it is about the same wheels.
     """
-    used = {name: parity.tools.get(name) or extras.version(name) for name in _PINNED}
+    adapter = parity.converted.adapter_path
+    proven = adapters.requires(adapter) if adapter else ()
+    used = {name: parity.tools.get(name) or extras.version(name) for name in (*_PINNED, *proven)}
     pins = {name: f"{name}=={version}" if version else name for name, version in used.items()}
     choices = (
         tuple(pins.values()) + others,
-        (pins["onnxruntime"], "numpy", *others),
-        (*_PINNED, *others),
+        (pins["onnxruntime"], "numpy", *proven, *others),
+        (*_PINNED, *proven, *others),
     )
     lock = previous.read_text(encoding="utf-8") if previous.is_file() else ""
     return wheels.fetch(tuple(dict.fromkeys(choices)), options.python, options.platform, lock, note)

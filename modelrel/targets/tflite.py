@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from modelrel import archive, extras, render
+from modelrel.delivered import Package
 from modelrel.errors import Invalid, Refused
 from modelrel.targets import payload
 from modelrel.targets import process as processes
 from modelrel.targets.delivery import Draft, Note, Places, Program, always
-from modelrel.values import Package, PackageOptions, ParityReport
+from modelrel.values import PackageOptions, ParityReport
 
 TOOLS: Final = ("modelrel", "jinja2")
 FORMAT: Final = "tflite"

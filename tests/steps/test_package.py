@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from modelrel import archive, records, wheels
+from modelrel.delivered import Package
 from modelrel.errors import Invalid, Refused, Unavailable
 from modelrel.steps.package import package, tools
 from modelrel.targets import TARGETS, aws_lambda
-from modelrel.values import Package, PackageOptions
+from modelrel.values import PackageOptions
 from tests.targets import tiny
 
 EACH = pytest.mark.parametrize("target", sorted(TARGETS))

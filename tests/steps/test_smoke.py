@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from modelrel import archive
+from modelrel.delivered import Package
 from modelrel.errors import Refused, Unavailable
 from modelrel.steps.smoke import smoke
-from modelrel.values import Package
 from tests.targets import tiny
 
 HERE = "{}.{}".format(*sys.version_info[:2])

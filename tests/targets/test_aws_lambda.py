@@ -20,11 +20,12 @@ from typing import Any
 import pytest
 
 from modelrel import wheels
+from modelrel.delivered import Package
 from modelrel.errors import Invalid
 from modelrel.targets import aws_lambda, events, function
 from modelrel.targets.delivery import Running
 from modelrel.targets.questions import Golden
-from modelrel.values import Package, PackageOptions
+from modelrel.values import PackageOptions
 from tests.targets import tiny
 
 JSON = {"content-type": "application/json"}

@@ -15,12 +15,13 @@ from typing import Any
 import docker
 import pytest
 
+from modelrel.delivered import Image
 from modelrel.errors import Invalid, Refused, Unavailable
 from modelrel.steps.package import package
 from modelrel.targets import docker as target
 from modelrel.targets.engine import STRICT
 from modelrel.targets.process import free_port
-from modelrel.values import Image, PackageOptions
+from modelrel.values import PackageOptions
 from tests.targets import tiny
 
 pytestmark = pytest.mark.docker

@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 
 from modelrel import interpreters
+from modelrel.delivered import Package
 from modelrel.errors import Refused, Unavailable
 from modelrel.steps.smoke import smoke
 from modelrel.targets import function
 from modelrel.targets.delivery import Running
 from modelrel.targets.questions import Golden
-from modelrel.values import Package
 from tests.targets import tiny
 
 pytestmark = [pytest.mark.docker, pytest.mark.lambda_runtime]

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from modelrel.delivered import Package
 from modelrel.errors import Invalid, Refused
 from modelrel.steps.smoke import smoke
 from modelrel.targets import tflite
-from modelrel.values import Package, PackageOptions
+from modelrel.values import PackageOptions
 from tests.targets import tiny
 
 

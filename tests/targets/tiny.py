@@ -24,6 +24,7 @@ from sklearn.datasets import load_iris
 from sklearn.ensemble import RandomForestClassifier
 
 from modelrel import archive, extras, interpreters, tensors
+from modelrel.delivered import Package
 from modelrel.errors import Unavailable
 from modelrel.steps.convert import convert
 from modelrel.steps.package import package
@@ -34,7 +35,6 @@ from modelrel.values import (
     ConvertedModel,
     ConvertOptions,
     OutputParity,
-    Package,
     PackageOptions,
     ParityReport,
     Signature,

@@ -1,0 +1,105 @@
+"""The second half of a release's values: what is made of a proven copy, until a registry points to it.
+
+`values.ParityReport` -> `Package` -> `SmokeReport` -> `Promotion`; the rules are those of `values`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from modelrel.values import ConvertedModel, File, ParityReport, digest, digest_files
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """A built container image: its tags, its config digest (`sha256:...`) and its size in bytes.
+
+    `added` is what it adds to its base image, in bytes.
+    """
+
+    tags: tuple[str, ...]
+    id: str
+    size: int
+    added: int
+    base: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Package:
+    """A delivery for one target: every file with its digest, and the image where an engine built one."""
+
+    parity: ParityReport
+    target: str
+    platform: str
+    python: str
+    files: tuple[File, ...]
+    artifact: str
+    size: int
+    parts: Mapping[str, int] = field(default_factory=dict)
+    image: Image | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def converted(self) -> ConvertedModel:
+        """The model inside."""
+        return self.parity.converted
+
+    @property
+    def folder(self) -> Path:
+        """The release folder."""
+        return self.converted.folder
+
+    @property
+    def digest(self) -> str:
+        """One sha256 over every packaged file (and the image, where there is one)."""
+        return digest([digest_files(self.files), self.image.id if self.image else ""])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One thing a smoke test saw: what was sent, and what came back."""
+
+    name: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SmokeReport:
+    """The built artifact, started as its platform would start it, answered rightly.
+
+    `runner` says how it was started: `image`, `process`, `awslambdaric`, or `awslambdaric in the engine`.
+    """
+
+    package: Package
+    runner: str
+    checks: tuple[Check, ...]
+    rows: int
+    max_abs_error: float
+    first_answer_s: float
+    p50_ms: float
+    p99_ms: float
+    memory_bytes: int
+
+    @property
+    def package_digest(self) -> str:
+        """What was smoked."""
+        return self.package.digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promotion:
+    """A registry alias (or stage) that was moved to this version, on the evidence of the smoke reports."""
+
+    smokes: tuple[SmokeReport, ...]
+    registry: str
+    name: str
+    version: str
+    kind: Literal["alias", "stage"]
+    to: str
+    previous: str
+    by: str
+    at: str
+    tags: Mapping[str, str] = field(default_factory=dict)
