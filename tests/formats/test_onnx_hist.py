@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +148,23 @@ def test_hints_name_thresholds_and_categories(tmp_path: Path) -> None:
     said: Any = compared(model, data, tmp_path).description["hints"]
     assert said["features"][1]["categories"] == [-7, 3, 4.5, 90, 300]
     assert said["features"][0]["thresholds"]
+
+
+def test_the_bytes_depend_on_the_model_alone_and_not_on_the_process(tmp_path: Path) -> None:
+    script = (
+        "import sys, hashlib; from pathlib import Path; from tests.formats import test_tree_agreement as trees; "
+        "from tests.models import compared; model, data = trees.trained('hist', 1); "
+        "print(hashlib.sha256(compared(model, data, Path(sys.argv[1]), count=10).content).hexdigest())"
+    )
+    found = set()
+    for seed in "12":
+        run = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", script, str(tmp_path)],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        found.add(run.stdout.strip())
+    assert len(found) == 1, found

@@ -211,8 +211,9 @@ def _opsets(core: Core, order: Order) -> list[onnx.OperatorSetIdProto]:
 
 
 def _normalised(model: ModelProto, order: Order) -> ModelProto:
-    """Number nodes and tensors in order of appearance, so that equal models are equal bytes."""
+    """Order nodes, and number them and tensors in order of appearance, so that equal models are equal bytes."""
     graph = model.graph
+    _sort(graph)
     fixed = {value.name for value in (*graph.input, *graph.output)} | {""}
     names: dict[str, str] = {name: name for name in fixed}
     used = {name for node in graph.node for name in (*node.input, *_free(node))}
@@ -236,6 +237,28 @@ def _normalised(model: ModelProto, order: Order) -> ModelProto:
     for key, value in sorted(order.metadata.items()):
         model.metadata_props.add(key=key, value=value)
     return model
+
+
+def _sort(graph: onnx.GraphProto) -> None:
+    """Put each node after those it needs, in the order in which the outputs come to need them; drop the others.
+
+    Converters leave independent nodes in the order of some hash; this order depends on the graph alone.
+    """
+    makers = {name: node for node in graph.node for name in node.output if name}
+    ordered: dict[int, NodeProto] = {}
+    begun: set[int] = set()
+    waiting = [makers[value.name] for value in reversed(graph.output) if value.name in makers]
+    while waiting:
+        node = waiting[-1]
+        if id(node) in begun:
+            ordered.setdefault(id(waiting.pop()), node)
+            continue
+        begun.add(id(node))
+        needed = [makers[name] for name in (*node.input, *_free(node)) if name in makers]
+        waiting += [other for other in reversed(needed) if id(other) not in begun]
+    kept = [NodeProto.FromString(node.SerializeToString()) for node in ordered.values()]
+    del graph.node[:]
+    graph.node.extend(kept)
 
 
 def _bodies(node: NodeProto) -> list[onnx.GraphProto]:
