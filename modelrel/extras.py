@@ -15,6 +15,7 @@ EXTRAS: Final = {
     "catboost": "catboost",
     "tensorflow": "tflite",
     "ai_edge_litert": "tflite",
+    "PIL": "image",
 }
 """Module name -> the extra of modelrel that brings it."""
 

@@ -141,6 +141,23 @@ class Answers:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Interface:
+    """How a server shows a model other than it was logged; nothing of it changes what the copy computes.
+
+    `outputs` maps served names to the model's (empty: all, as they are); `pass_through` are fields ("name" or
+    "name:DATATYPE") that come back as they were sent; `image` is the input that is sent as an encoded image, made
+    the tensor's size by `resize` and its numbers by pixel * `scale` + `offset` (pixels are 0 to 255).
+    """
+
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    pass_through: tuple[str, ...] = ()
+    image: str = ""
+    resize: str = "bilinear"
+    scale: str = "1"
+    offset: str = "0"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConvertedModel:
     """The copy: one file in a portable format, its tensors, and what wrote it.
 
@@ -162,6 +179,7 @@ class ConvertedModel:
     tools: Mapping[str, str] = field(default_factory=dict)
     hints: File | None = None
     adapter: File | None = None
+    interface: Interface = Interface()
     notes: tuple[str, ...] = ()
     handed_in: str = ""
 
@@ -280,6 +298,7 @@ class ConvertOptions:
     memory_bytes: int = 0
     env: EnvChoice = "auto"
     copy: Path | None = None
+    interface: Interface = Interface()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

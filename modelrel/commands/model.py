@@ -12,7 +12,7 @@ from modelrel.commands.settings import size
 
 if TYPE_CHECKING:
     from modelrel.steps.release import Release, ReleaseOptions
-    from modelrel.values import ConvertOptions, EnvChoice, Operators, VerifyOptions
+    from modelrel.values import ConvertOptions, EnvChoice, Interface, Operators, VerifyOptions
 
 To = Annotated[str, typer.Option("--to", metavar="FORMAT", help="The format of the copy: onnx or tflite.")]
 Force = Annotated[bool, typer.Option("--force", help="Do it again, even if it is up to date.")]
@@ -84,6 +84,33 @@ def convert_options(given: dict[str, Any]) -> ConvertOptions:
         env=check_env(pick("release", "env", given.get("env"), "auto")),
         memory_bytes=size(limit, "--memory") if limit else 0,
         copy=given.get("copy"),
+        interface=interface(),
+    )
+
+
+def interface() -> Interface:
+    """Return how the model is served; raises `Invalid` where an output is named twice."""
+    from modelrel.errors import Invalid
+    from modelrel.values import Interface
+
+    pick = call().settings.pick
+    outputs: dict[str, str] = {}
+    chosen: list[str] = []
+    for text in pick("interface", "outputs", None, chosen):
+        served, _, own = text.partition("=")
+        if not served.strip() or served.strip() in outputs:
+            raise Invalid(
+                f"[interface] outputs has {text!r}, which is named twice or not at all",
+                'Write outputs = ["NEW=OLD", ...], each NEW once.',
+            )
+        outputs[served.strip()] = (own or served).strip()
+    return Interface(
+        outputs=outputs,
+        pass_through=tuple(pick("interface", "pass_through", None, [])),
+        image=pick("interface", "image", None, ""),
+        resize=pick("interface", "resize", None, "bilinear"),
+        scale=pick("interface", "scale", None, "1"),
+        offset=pick("interface", "offset", None, "0"),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from modelrel import __version__, archive, tensors
+from modelrel import __version__, archive, served, tensors
 from modelrel.tensors import Array, Predict, Tensors
 from modelrel.values import ConvertedModel, File, OutputParity, TensorSpec
 
@@ -29,7 +29,7 @@ _LONG_S: Final = 0.2
 
 
 def golden(converted: ConvertedModel, inputs: Tensors, origin: Sequence[str], copy: Predict) -> File:
-    """Write about eight typical rows with the copy's answers: `{"inputs": {name: [...]}, "outputs": {...}}`."""
+    """Write about eight typical rows as they are served: `{"inputs": {name: [...]}, "outputs": {...}}`."""
     order = {source: place for place, source in enumerate(_ORDER)}
     whole = _complete(inputs, len(origin))
     candidates = [row for row, source in enumerate(origin) if source in order]
@@ -39,9 +39,10 @@ def golden(converted: ConvertedModel, inputs: Tensors, origin: Sequence[str], co
     others.sort(key=lambda row: (not whole[row], order[origin[row]], row))
     picked = np.array((examples + others)[:_GOLDEN_ROWS] or [0])
     chosen = tensors.take(inputs, picked)
+    sent = served.rows(converted, chosen)
     content = {
-        "inputs": {name: tensors.plain(array) for name, array in chosen.items()},
-        "outputs": {name: tensors.plain(array) for name, array in copy(chosen).items()},
+        "inputs": {name: tensors.plain(array) for name, array in sent.items()},
+        "outputs": {name: tensors.plain(array) for name, array in served.dressed(converted, copy)(sent).items()},
     }
     return _written(converted, GOLDEN, content)
 
@@ -59,9 +60,10 @@ def manifest(converted: ConvertedModel, parities: Sequence[OutputParity], rows: 
         "file": converted.path.name,
         **({"adapter": converted.adapter_path.name} if converted.adapter_path else {}),
         "kind": signature.kind,
-        "inputs": [_plain_spec(spec) | {"required": spec.required} for spec in converted.inputs],
-        "outputs": [_plain_spec(spec) for spec in converted.outputs],
-        "predict": converted.predict,
+        "inputs": [_plain_spec(spec) | {"required": spec.required} for spec in served.inputs(converted)],
+        "outputs": [_plain_spec(spec) for spec in served.outputs(converted)],
+        **served.manifest(converted),
+        "predict": served.predict(converted),
         "classes": list(converted.classes),
         "golden": GOLDEN,
         "metadata": {

@@ -30,6 +30,13 @@ class TensorSpec(msgspec.Struct, frozen=True):
     required: bool = True
 
 
+class Interface(msgspec.Struct, frozen=True):
+    """How served names become the file's: served output -> output of the graph; and what is sent back as it came."""
+
+    outputs: dict[str, str]
+    passed: tuple[str, ...] = ()
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """``modelrel.json``, schema 1. ``predict`` names the output that MLflow's route returns as predictions."""
 
@@ -39,6 +46,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     format: Literal["onnx"]
     file: Name
     adapter: Name | None = None
+    interface: Interface | None = None
     kind: Literal["columns", "tensor"]
     inputs: Annotated[tuple[TensorSpec, ...], msgspec.Meta(min_length=1)]
     outputs: Annotated[tuple[TensorSpec, ...], msgspec.Meta(min_length=1)]
@@ -70,6 +78,11 @@ def read_manifest(folder: Path) -> Manifest:
             raise BrokenModel(f"{path} names one of its {kind} twice")
     if manifest.predict not in [spec.name for spec in manifest.outputs]:
         raise BrokenModel(f"{path} predicts {manifest.predict!r}, which is none of its outputs")
+    if manifest.interface is not None:
+        given = {*manifest.interface.outputs, *manifest.interface.passed}
+        sent = {spec.name for spec in manifest.inputs}
+        if given != {spec.name for spec in manifest.outputs} or not sent.issuperset(manifest.interface.passed):
+            raise BrokenModel(f"{path} has an interface of other names than its inputs and outputs")
     if manifest.kind == "columns" and any(spec.shape != (-1, 1) for spec in manifest.inputs):
         raise BrokenModel(f"{path} is of kind columns, so each input must have the shape [-1, 1]")
     return manifest

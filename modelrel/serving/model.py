@@ -12,7 +12,7 @@ import numpy as np
 
 from . import adapters
 from .answers import Refused
-from .manifest import BrokenModel, Golden, Manifest, TensorSpec, inside, read_manifest
+from .manifest import BrokenModel, Golden, Interface, Manifest, TensorSpec, inside, read_manifest
 from .tensors import DTYPES, ONNX_TYPES, Array
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class Model:
         self.row_ms = 0.0
         self._run = _bare_run(session)
         self._adapter = adapter
+        self._interface = manifest.interface
         self._output_names = [spec.name for spec in manifest.outputs]
 
     def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -66,6 +67,18 @@ class Model:
 
         Raises ``InferenceFailed``, and ``Refused`` (400) for values that the model's adapter makes nothing of.
         """
+        if self._interface is not None:
+            return self._dressed(self._interface, outputs, feeds)
+        return self._bare(outputs, feeds)
+
+    def _dressed(self, interface: Interface, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
+        """Compute outputs by their served names; what is passed through is not shown to the graph."""
+        own = {name: array for name, array in feeds.items() if name not in interface.passed}
+        computed = [name for name in outputs if name in interface.outputs]
+        found = dict(zip(computed, self._bare([interface.outputs[name] for name in computed], own), strict=True))
+        return [found[name] if name in found else feeds[name] for name in outputs]
+
+    def _bare(self, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
         if self._adapter is not None:
             try:
                 feeds = self._adapter(feeds)
@@ -143,8 +156,11 @@ def _check_signature(
     manifest: Manifest, session: onnxruntime.InferenceSession, adapter: adapters.Adapter | None
 ) -> None:
     """Compare what the manifest, or the adapter, promises with what the model file has. Raises ``BrokenModel``."""
-    fed: Mapping[str, str] = adapter.gives if adapter else {spec.name: spec.datatype for spec in manifest.inputs}
-    given = {spec.name: spec.datatype for spec in manifest.outputs}
+    interface = manifest.interface or Interface({spec.name: spec.name for spec in manifest.outputs})
+    sent = {spec.name: spec.datatype for spec in manifest.inputs if spec.name not in interface.passed}
+    fed: Mapping[str, str] = adapter.gives if adapter else sent
+    datatypes = {spec.name: spec.datatype for spec in manifest.outputs}
+    given = {own: datatypes[name] for name, own in interface.outputs.items()}
     found_inputs = {node.name: ONNX_TYPES.get(node.type, node.type) for node in session.get_inputs()}
     found_outputs = {node.name: ONNX_TYPES.get(node.type, node.type) for node in session.get_outputs()}
     who = "adapter" if adapter else "manifest"

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from modelrel import archive, extras, originals
+from modelrel import archive, extras, originals, served
 from modelrel.environments import Limits, Worker
 from modelrel.errors import Invalid, Refused, did_you_mean
 from modelrel.flavors import FLAVORS
@@ -22,7 +22,7 @@ from modelrel.probes.generated import Maker
 from modelrel.registry import mlmodel
 from modelrel.serving import adapters
 from modelrel.tensors import Array
-from modelrel.values import ConvertedModel, ConvertOptions, EnvChoice, SourceModel, TensorSpec
+from modelrel.values import ConvertedModel, ConvertOptions, EnvChoice, Interface, SourceModel, TensorSpec
 
 LARGEST_COPY: Final = 2**31 - 1
 """Bytes of a file that is handed in: no protobuf message can be larger."""
@@ -46,12 +46,16 @@ def convert(
     target, hints, adapter = (source.folder / format / name for name in (copy.path.name, "hints.json", adapters.FILE))
     archive.write(target, content)
     archive.write(hints, (json.dumps(copy.said["hints"], indent=1, sort_keys=True) + "\n").encode())
-    adapter.unlink(missing_ok=True)
-    if said := copy.said.get("adapter"):
-        archive.write(adapter, _adapter(said))
     written = _described(source, format, copy.said, (target, hints))
-    described = archive.describe(adapter, source.folder) if said else None
-    converted = replace(written, handed_in=copy.handed_in, adapter=described)
+    adapter.unlink(missing_ok=True)
+    if said := _adapter(copy.said, written, options.interface):
+        archive.write(adapter, said)
+    converted = replace(
+        written,
+        handed_in=copy.handed_in,
+        adapter=archive.describe(adapter, source.folder) if said else None,
+        interface=options.interface,
+    )
     if copy.own is None:
         return converted
     done = "fitted" if copy.handed_in else "converted"
@@ -125,8 +129,15 @@ def _made(
         yield _Copy(path, reply.value, own, used, handed_in)
 
 
-def _adapter(said: object) -> bytes:
-    return (json.dumps(said, ensure_ascii=False, sort_keys=True) + "\n").encode()
+def _adapter(said: Mapping[str, Any], written: ConvertedModel, interface: Interface) -> bytes:
+    """Return the content of the adapter's file, "" where there is none; raises `Invalid` for an odd interface."""
+    assert written.source.signature is not None
+    served.checked(interface, replace(written.source.signature, inputs=written.inputs), written.outputs)
+    own = said.get("adapter")
+    if own and interface.image:
+        raise Invalid("a model of text takes no images", "Leave out image in [interface].")
+    content = served.adapter(interface, written.inputs) if interface.image else own
+    return (json.dumps(content, ensure_ascii=False, sort_keys=True) + "\n").encode() if content else b""
 
 
 def _taken(options: ConvertOptions, path: Path) -> tuple[str, str]:

@@ -8,14 +8,14 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
 from modelrel import __version__, archive, originals, records
 from modelrel.delivered import Package, Promotion, SmokeReport
 from modelrel.environments import Worker
-from modelrel.errors import ModelrelError, Refused
+from modelrel.errors import Invalid, ModelrelError, Refused
 from modelrel.formats import FORMATS
 from modelrel.registry import Registry
 from modelrel.registry.reference import Reference
@@ -134,9 +134,15 @@ class Release:
             # whoever handed in a copy means that one: it stands until the model changes, or --force
             handed_in = records.read(ConvertedModel, record, source=source)
             if handed_in is not None and handed_in.handed_in:
+                if handed_in.interface != options.interface:
+                    raise Invalid(
+                        f"the {form} copy was handed in with another [interface] in modelrel.toml",
+                        "Hand it in again with --copy, or convert with --force.",
+                    )
                 return self._skip(f"convert {form}", handed_in)
         own = convert_step.environment(source, form, options.env)
-        asked = [form, options.opset, options.operators, own.digest if own else "", _sha256(options.copy)]
+        served = asdict(options.interface)
+        asked = [form, options.opset, options.operators, own.digest if own else "", _sha256(options.copy), served]
         stage = Stage(
             f"convert {form}",
             record,

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from modelrel import __version__, archive, extras, originals, records, tensors, trees
+from modelrel import __version__, archive, extras, originals, records, served, tensors, trees
 from modelrel.environments import Limits, Worker
 from modelrel.errors import Invalid, Refused
 from modelrel.formats import FORMATS, behind
@@ -42,6 +42,7 @@ _SINGLES: Final = 48
 _CROSSED: Final = 200
 """Rows made of those nearest to a tie."""
 
+_IMAGES: Final = 32
 _TIMED_RUNS: Final = 3
 _TIMED_ROWS: Final = 4000
 
@@ -67,7 +68,7 @@ def verify(
     python = str(originals.ready(own, note)) if own else ""
     with ahead or Worker(source, _limits(options), python) as worker:
         worker.start()  # it loads while the rows are made and onnxruntime loads the copy
-        copy = behind(converted.adapter_path, FORMATS[converted.format].load(converted.path))
+        copy = _behind(converted, FORMATS[converted.format].load(converted.path))
         maker, given, unused = _prepared(converted, options)
         answered, covered = _asked(worker, converted, maker, given, options)
         note(f"asking the copy about {len(answered.origin):,} rows")
@@ -96,6 +97,11 @@ def verify(
     golden = evidence.golden(converted, answered.inputs, answered.origin, copy)
     manifest = evidence.manifest(converted, parities, len(answered.origin))
     return ParityReport(converted=converted, golden=golden, manifest=manifest, **measured)
+
+
+def _behind(converted: ConvertedModel, predict: Predict) -> Predict:
+    """Return `predict` behind the model's own adapter; images are made pixels in front of original and copy alike."""
+    return behind(None if converted.interface.image else converted.adapter_path, predict)
 
 
 def _runtimes(converted: ConvertedModel) -> tuple[str, ...]:
@@ -154,7 +160,7 @@ def _second(
     if not any(parity.disagreements for parity in parities):
         return ()
     reference = FORMATS[converted.format].reference(converted.path)
-    second = reference and behind(converted.adapter_path, reference)
+    second = reference and _behind(converted, reference)
     return opinion.told(worker.call, converted, answered, answers, second)
 
 
@@ -201,7 +207,7 @@ def _asked(
     """Ask the original real and usual rows, what errors are likely in, then mixed gaps and likely ties."""
     talk = Interview(worker.call, converted)
     start = time.perf_counter()
-    always = [*given, *maker.usual(options.rows)]
+    always = [*given, *_images(converted), *maker.usual(options.rows)]
     talk.ask(always)
     made = (*maker.missing(), *maker.special(), *maker.unseen(), *maker.knots(), *maker.texts(), *maker.extremes())
     logged = training.logged(converted.source)
@@ -221,6 +227,15 @@ def _asked(
     bends = talk.inner_knots(options.budget - (time.perf_counter() - start))
     said = {training.SOURCE: logged.left_out, splits.source: _left_out(maker)}
     return talk.answered(), (*whole, *budget.with_left_out(covered, said), *bends)
+
+
+def _images(converted: ConvertedModel) -> tuple[Group, ...]:
+    """Return rows that are images as the adapter gives them, where images are served."""
+    interface, path = converted.interface, converted.adapter_path
+    if not interface.image or path is None:
+        return ()
+    spec = next(spec for spec in converted.inputs if spec.name == interface.image)
+    return (Group("images", adapters.load(path)({spec.name: served.pictures(spec, _IMAGES)})),)
 
 
 def _left_out(maker: Maker) -> str:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from modelrel import archive, tensors
+from modelrel import archive, served, tensors
 from modelrel.errors import Refused
 from modelrel.targets.delivery import Response
 from modelrel.tensors import Array
@@ -48,14 +48,15 @@ class Golden:
         """Read `golden.json` of a verified model."""
         converted, folder = parity.converted, parity.source.folder
         content = json.loads(archive.within(folder, parity.golden.path).read_bytes())
-        served = json.loads(archive.within(folder, parity.manifest.path).read_bytes())
+        said = json.loads(archive.within(folder, parity.manifest.path).read_bytes())
+        inputs, outputs = served.inputs(converted), served.outputs(converted)
         return cls(
-            name=served["name"],
-            columns=served["kind"] == "columns",
-            predict=converted.predict,
-            specs=converted.inputs,
-            inputs={spec.name: _array(content["inputs"][spec.name], spec) for spec in converted.inputs},
-            outputs={spec.name: _array(content["outputs"][spec.name], spec) for spec in converted.outputs},
+            name=said["name"],
+            columns=said["kind"] == "columns",
+            predict=served.predict(converted),
+            specs=inputs,
+            inputs={spec.name: _array(content["inputs"][spec.name], spec) for spec in inputs},
+            outputs={spec.name: _array(content["outputs"][spec.name], spec) for spec in outputs},
             tolerance=parity.tolerance,
         )
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from modelrel import archive, extras, render
+from modelrel import archive, extras, render, served
 from modelrel.delivered import Package
 from modelrel.errors import Invalid, Refused
 from modelrel.targets import payload
@@ -61,6 +61,11 @@ def variables(parity: ParityReport, options: PackageOptions, licenses: str = "")
 def assemble(parity: ParityReport, options: PackageOptions, places: Places, note: Note) -> Draft:
     """Lay out the file with what goes with it."""
     del note
+    if served.manifest(parity.converted) or parity.converted.interface.image:
+        raise Refused(
+            "the [interface] of modelrel.toml is what a server shows, and a TFLite file has none in front",
+            "Leave [interface] out for this target; the app names outputs and decodes images itself.",
+        )
     model = {path.name: path for path in payload.model_files(parity)}
     payload.copy(model, places.into)
     if parity.converted.classes:
