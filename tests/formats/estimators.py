@@ -193,9 +193,7 @@ NOT_TFLITE: Final = {
     "GaussianProcessRegressor": "it needs Scan",
     "KNeighborsTransformer": "it needs Scan",
     "LocalOutlierFactor": "it needs Scan",
-    "NuSVC": "SVMClassifier",
     "OrdinalEncoder": "LabelEncoder",
-    "SVC": "SVMClassifier",
     "TfidfVectorizer": "is text",
     # refused for ONNX too, and here for their inputs first
     "FeatureHasher": "is text",

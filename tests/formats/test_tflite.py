@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 from sklearn.ensemble import IsolationForest, RandomForestClassifier
+from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -99,8 +100,25 @@ def test_a_pipeline_of_numbers_computes_in_float32_and_says_so(tmp_path: Path) -
 
 
 def test_what_has_no_form_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(Refused, match=r"SVC has no converter to TFLite: it needs ai\.onnx\.ml\.SVMClassifier"):
-        compared(SVC().fit(ROWS, ROWS[:, 0] > 0), ROWS, tmp_path, to="tflite")
+    model = GaussianProcessRegressor().fit(ROWS[:40], ROWS[:40, 0])
+    with pytest.raises(Refused, match=r"GaussianProcessRegressor has no converter to TFLite: it needs Scan"):
+        compared(model, ROWS, tmp_path, to="tflite")
+
+
+@pytest.mark.parametrize("kernel", ["linear", "poly", "rbf", "sigmoid"])
+@pytest.mark.parametrize("shape", ["ovr", "ovo"])
+def test_support_vectors_vote_one_against_one(kernel: Any, shape: Any, tmp_path: Path) -> None:
+    names = np.array(["a", "b", "c", "d"])[(ROWS[:, 0] > 0) + 2 * (ROWS[:, 1] > 0.3)]
+    found = compared(
+        SVC(kernel=kernel, decision_function_shape=shape).fit(ROWS, names), ROWS, tmp_path, to="tflite", count=60
+    )
+    assert found.labels == 0
+    assert found.numbers < 1e-4
+
+
+def test_a_support_vector_machine_with_probabilities_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="probability=True has no form in TFLite"):
+        compared(SVC(probability=True).fit(ROWS, ROWS[:, 0] > 0), ROWS, tmp_path, to="tflite")
 
 
 def test_pandas_categories_of_xgboost_are_refused(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from onnx.reference import ReferenceEvaluator
 
 from modelrel.errors import Refused
 from modelrel.formats.onnx.tree_operators import read_back
-from modelrel.formats.tflite import interface
+from modelrel.formats.tflite import interface, support_vectors
 from modelrel.formats.tflite.from_trees import leaves
 from modelrel.values import TensorSpec
 
@@ -201,31 +201,6 @@ def _trees(call: _Call) -> Any:
     return tf.concat(columns, axis=1) if count > 1 else columns[0]
 
 
-def _vectors(call: _Call) -> Any:
-    """Return a support vector machine's scores: sums over its vectors of a kernel, and a constant."""
-    tf, said = call.tf, call.said
-    name = said.get("kernel_type", b"LINEAR").decode()
-    gamma, constant, degree = (float(value) for value in said.get("kernel_params") or (0.0, 0.0, 0.0))
-    weights = np.array(said["coefficients"], np.float32)
-    (rho,) = said["rho"]
-    x, count = call.inputs[0], int(said.get("n_supports", 0))
-    vectors = np.array(said.get("support_vectors") or (), np.float32).reshape(count, -1)
-    if not count:
-        found = tf.matmul(x, weights[:, None])
-    else:
-        product = tf.matmul(x, vectors, transpose_b=True)
-        if name == "RBF":
-            squares = tf.reduce_sum(x * x, axis=1, keepdims=True) + (vectors**2).sum(axis=1)[None, :]
-            product = tf.exp((squares - 2.0 * product) * np.float32(-gamma))
-        elif name == "POLY":
-            product = tf.pow(product * np.float32(gamma) + np.float32(constant), np.float32(degree))
-        elif name == "SIGMOID":
-            product = tf.tanh(product * np.float32(gamma) + np.float32(constant))
-        found = tf.matmul(product, weights[:, None])
-    found += np.float32(rho)
-    return tf.sign(found) if said.get("one_class") else found
-
-
 def _multiplied(call: _Call) -> Any:
     """Return alpha * A' @ B' + beta * C."""
     a, b, *rest = call.inputs
@@ -336,7 +311,8 @@ _OPERATORS: Final[dict[str, Callable[[_Call], Any]]] = {
     "Unsqueeze": _unsqueezed,
     "Where": _plain("where"),
     f"{_ML}.ArrayFeatureExtractor": _extracted,
-    f"{_ML}.SVMRegressor": _vectors,
+    f"{_ML}.SVMClassifier": lambda call: support_vectors.classes(call.tf, call.inputs[0], call.said),
+    f"{_ML}.SVMRegressor": lambda call: support_vectors.score(call.tf, call.inputs[0], call.said),
     f"{_ML}.TreeEnsemble": _trees,
 }
 """ONNX operator -> what makes it of TensorFlow's."""
