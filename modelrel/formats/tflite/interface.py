@@ -52,7 +52,7 @@ def built(body: Body, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec
         ]
 
         class Model(tf.Module):  # type: ignore[misc]  # TensorFlow says nothing of its types
-            @tf.function(input_signature=signature)  # type: ignore[untyped-decorator]
+            @tf.function(input_signature=signature, autograph=False)  # type: ignore[untyped-decorator]
             def answer(self, *given: Any) -> dict[str, Any]:
                 found = body(tf, dict(zip(names.values(), given, strict=True)))
                 return {name: _shaped(tf, found[spec.name], spec) for name, spec in zip(left, outputs, strict=True)}
