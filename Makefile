@@ -4,6 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := .demo
 
+# uv does not look where pip is told to look for local wheels.
+ifneq ($(PIP_FIND_LINKS),)
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+endif
+
 .PHONY: help setup demo fmt lint test nightly bench golden build clean
 
 help:  ## show this

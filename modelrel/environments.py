@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -110,7 +110,12 @@ class Worker:
 
     def __init__(self, source: SourceModel, limits: Limits = Limits(), python: str = "") -> None:
         """Remember what to load; nothing runs yet. `python` is the interpreter (default: this one)."""
-        self._model = {"flavor": source.flavor, "model_dir": str(source.model_dir.resolve())}
+        self._model = {
+            "flavor": source.flavor,
+            "model_dir": str(source.model_dir.resolve()),
+            "signature": asdict(source.signature) if source.signature else None,
+            "example": source.input_example,
+        }
         self._limits = limits
         self._python = python or sys.executable
         self._home: Path | None = None

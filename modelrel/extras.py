@@ -13,9 +13,18 @@ EXTRAS: Final = {
     "xgboost": "xgboost",
     "lightgbm": "lightgbm",
     "catboost": "catboost",
-    "tensorflow": "tflite",
+    "tensorflow": "tensorflow",
+    "tf_keras": "tensorflow",
+    "keras": "tensorflow",
     "ai_edge_litert": "tflite",
+    "torch": "pytorch",
+    "onnxscript": "pytorch",
+    "transformers": "transformers",
+    "tokenizers": "transformers",
     "PIL": "image",
+    "pypmml": "pmml",
+    "py4j": "pmml",
+    "sklearn2pmml": "sklearn2pmml",
 }
 """Module name -> the extra of modelrel that brings it."""
 

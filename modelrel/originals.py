@@ -24,16 +24,34 @@ from modelrel import archive, extras, interpreters, wheels
 from modelrel.errors import Invalid, Refused, Unavailable
 from modelrel.values import EnvChoice, SourceModel, digest
 
-LIBRARIES: Final = {"sklearn": "scikit-learn", "xgboost": "xgboost", "lightgbm": "lightgbm", "catboost": "catboost"}
+LIBRARIES: Final = {
+    "sklearn": "scikit-learn",
+    "xgboost": "xgboost",
+    "lightgbm": "lightgbm",
+    "catboost": "catboost",
+    "pytorch": "torch",
+    "transformers": "transformers",
+    "tensorflow": "tensorflow",
+    "keras": "tensorflow",
+}
 """Flavor -> the distribution that its models are made of."""
+
+_OWN: Final = frozenset({*LIBRARIES, "pyfunc"})
+"""Flavors whose originals may run in an environment of their own; a Python model needs all that it names."""
 
 _RECORDED: Final = {
     "sklearn": "sklearn_version",
     "xgboost": "xgb_version",
     "lightgbm": "lgb_version",
     "catboost": "catboost_version",
+    "pytorch": "pytorch_version",
+    "transformers": "transformers_version",
+    "tensorflow": "keras_version",  # so called, and TensorFlow's
 }
 """Flavor -> where MLmodel says the version of that distribution."""
+
+_LARGE: Final = frozenset({"torch", "transformers", "tensorflow"})
+"""Made for another version only when asked for: gigabytes, and newer versions read what older ones wrote."""
 
 _WORKER: Final = ("numpy", "pandas", "PyYAML")
 """What the worker reads a model's files and makes its rows with; MLflow brings them, so models seldom name them."""
@@ -52,6 +70,9 @@ _PLAIN: Final = re.compile(
 """Name, extras, versions, marker (PEP 508), and nothing that leads to a file, an address or an option."""
 
 _NOT_NEEDED: Final = frozenset({"mlflow", "mlflow-skinny", "mlflow-tracing"})
+_SETUPTOOLS: Final = "setuptools<81"
+"""The last with pkg_resources, which MLflow 2.9 imports without naming it, as others of 2 may."""
+
 _MARK: Final = "modelrel-complete"
 _CURRENT: Final = "--env current tries the environment of modelrel itself."
 
@@ -86,38 +107,58 @@ class Wanted:
 def wanted(source: SourceModel, choice: EnvChoice, tools: tuple[str, ...] = ()) -> Wanted | None:
     """Return the environment that loads the original, or None for the one that runs modelrel.
 
-    `auto` takes this one where its scikit-learn, XGBoost and LightGBM have the recorded major and minor version.
+    `auto` takes this one where its scikit-learn, XGBoost and LightGBM have the recorded major and minor version, and
+    for models of PyTorch, transformers and TensorFlow.
     `tools` are installed beside the model's requirements. Raises `Invalid` where the requirements cannot be used.
     """
-    if choice == "current" or source.flavor not in LIBRARIES:
+    if choice == "current" or source.flavor not in _OWN:
         return None
     recorded = versions(source)
-    if choice == "auto" and not differing(recorded):
+    small = {name: version for name, version in recorded.items() if name not in _LARGE}
+    if choice == "auto" and (LIBRARIES.get(source.flavor) in _LARGE or not differing(small)):
         return None
     lines = (line.partition(" #")[0].strip() for line in source.requirements)
-    plain = [line for line in lines if _name(line) not in _NOT_NEEDED]
+    python_model = source.flavor == "pyfunc"
+    plain = [line for line in lines if python_model or _name(line) not in _NOT_NEEDED]
     named = {_name(line) for line in plain}
+    if python_model:
+        plain += _mlflow(source, plain)
     plain += [f"{name}=={version}" for name, version in recorded.items() if name not in named]
     old = any(_short(recorded[name]) < first for name, first in _NUMPY_2.items() if name in recorded)
     plain += [_OLD.get(name, name) if old else name for name in _WORKER if name.lower() not in named]
-    oldest = _OLDEST_TOOLS_PYTHON if tools else _OLDEST_PYTHON
+    # How Python models and TensorFlow's are loaded is written for the same Pythons as the converters.
+    newer = tools or python_model or LIBRARIES.get(source.flavor) == "tensorflow"
+    oldest = _OLDEST_TOOLS_PYTHON if newer else _OLDEST_PYTHON
     return Wanted(
         label=source.label, python=_python(source, oldest), requirements=tuple(dict.fromkeys([*plain, *tools]))
     )
 
 
+def _mlflow(source: SourceModel, plain: list[str]) -> list[str]:
+    """Return what a Python model needs beside its requirements: MLflow, and what an old one needs itself."""
+    pinned = [line.partition("==")[2].strip() for line in plain if _name(line) in _NOT_NEEDED]
+    version = pinned[0] if pinned else source.mlflow_version
+    found = [] if pinned else [f"mlflow=={version}" if version else "mlflow"]
+    old = version and _short(version) < (3,) and not any(_name(line) == "setuptools" for line in plain)
+    return [*found, _SETUPTOOLS] if old else found
+
+
 def versions(source: SourceModel) -> dict[str, str]:
-    """Return distribution -> version of the model's own libraries, as recorded: requirements first, then MLmodel."""
+    """Return distribution -> version of the model's own libraries, as recorded: requirements first, then MLmodel.
+
+    Those of a Python model are all that it names with a version, but for MLflow.
+    """
     found = {}
     for line in source.requirements:
         pinned = re.match(r"([\w.-]+)(?:\[[^]]*\])?\s*==\s*([\w.]+)", line)
-        if pinned and _name(line) in LIBRARIES.values():
+        known = _name(line) not in _NOT_NEEDED if source.flavor == "pyfunc" else _name(line) in LIBRARIES.values()
+        if pinned and known:
             found[_name(line)] = pinned.group(2)
     own = LIBRARIES.get(source.flavor, "")
     if own and own not in found:
         said = _yaml(source.model_dir / "MLmodel").get("flavors", {}).get(source.flavor) or {}
-        if version := str(said.get(_RECORDED[source.flavor], "")):
-            found[own] = version
+        if version := str(said.get(_RECORDED.get(source.flavor, ""), "")):
+            found[own] = version.partition("+")[0]  # torch says 2.13.0+cpu, which no index has
     return found
 
 

@@ -149,8 +149,7 @@ def manifest(converted: ConvertedModel) -> Mapping[str, object]:
 
 
 def _kind(converted: ConvertedModel) -> str:
-    assert converted.source.signature is not None
-    return converted.source.signature.kind
+    return converted.signature.kind
 
 
 def _layout(spec: TensorSpec) -> tuple[int, int, int, str]:

@@ -65,6 +65,7 @@ def source_table(source: SourceModel, possible: Mapping[str, str]) -> Table:
         ("model", f"{source.label}   {source.uri}"),
         ("flavor", f"{source.flavor} (of {', '.join(source.flavors)})"),
         ("signature", signature_text(source.signature)),
+        *((f"signature {name}", signature_text(one)) for name, one in source.signatures.items()),
         ("size", f"{megabytes(sum(file.size for file in source.files))} in {len(source.files)} files"),
         ("trained with", f"Python {source.python_version or '?'}, MLflow {source.mlflow_version or '?'}"),
         ("requirements", ", ".join(source.requirements) or "none logged"),
@@ -101,8 +102,31 @@ def parity(report: ParityReport) -> tuple[RenderableType, ...]:
     left_out = [f"{one.source}: {one.left_out}" for one in report.coverage if one.left_out]
     counts = f"{report.ties:,} rows with tied votes; {report.labels_alone:,} rows where only the label differs"
     return (
+        *(Text(line) for line in _lost(report)),
         Text(said),
         Text(f"covered: {partly or 'everything that was made'}; {counts}"),
         table("", ("output", "rows", "differ", "max abs", "max rel", "worst in"), rows),
         *(Text(f"• {one}") for one in (*report.converted.notes, *report.findings, *left_out)),
     )
+
+
+def _lost(report: ParityReport) -> list[str]:
+    """Return what a smaller copy is judged by: sizes, rows, and each figure with its budget."""
+    loss, may = report.loss, report.loss.budget if report.loss else None
+    if loss is None or may is None:
+        return []
+    on = ", ".join(f"{count:,} {name}" for name, count in loss.sources.items())
+    size = f"{loss.size:,} bytes, {loss.exact_size:,} without ({loss.size / max(loss.exact_size, 1):.0%})"
+    said = [f"{loss.mode}: {size}; judged on {loss.rows:,} rows ({on})"]
+    if loss.agreement is not None:
+        made = loss.generated_agreement
+        also = "" if made is None else f"; on rows made up of them {made:.2%}"
+        said.append(f"labels agree on {loss.agreement:.2%} (at least {may.agreement:.2%}){also}")
+    for one in loss.outputs:
+        of = "" if one.unit == 1 else f" standard deviations of {one.unit:.4g}"
+        said.append(
+            f"{one.name} is off by up to {one.max_error:.3g} (at most {may.max_error:g}), on average "
+            f"{one.mean_error:.3g} ({may.mean_error:g}){of}"
+        )
+    said += [f"{one.name} {one.original:.4f} → {one.copy:.4f} on {one.rows:,} rows" for one in loss.metrics]
+    return said

@@ -15,6 +15,8 @@ from dataclasses import field
 from pathlib import Path
 from typing import Final, Literal, Union
 
+from modelrel.measured import Coverage, Loss, OutputParity, Quantize, Tolerance, Units
+
 if sys.version_info < (3, 10):  # noqa: UP036 - the worker in an old model's environment
     from modelrel.older import dataclass
 else:
@@ -66,12 +68,14 @@ class TensorSpec:
 class Signature:
     """What goes in and what comes out, as logged: data-frame columns or one (or more) tensors.
 
-    For `kind="columns"` each input is one column with shape (-1, 1). `outputs` may be empty.
+    For `kind="columns"` each input is one column with shape (-1, 1). `outputs` may be empty. `name` tells which of a
+    model's several it is, "" the one that it was logged with.
     """
 
     kind: Literal["columns", "tensor"]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...] = ()
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +91,10 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceModel:
-    """One model version, pulled: its files under `source/`, and where it comes from."""
+    """One model version, pulled: its files under `source/`, and where it comes from.
+
+    `signatures` are those of a SavedModel, by name.
+    """
 
     folder: Path
     name: str
@@ -110,6 +117,7 @@ class SourceModel:
     datasets: tuple[Dataset, ...] = ()
     input_example: str = ""
     files: tuple[File, ...] = ()
+    signatures: Mapping[str, Signature] = field(default_factory=dict)
 
     @property
     def model_dir(self) -> Path:
@@ -131,7 +139,8 @@ class SourceModel:
 class Answers:
     """What a loaded model answers: its outputs by name, and which of them its own `predict` returns.
 
-    `classes` is empty unless it classifies; `estimator` is the class that does the work, as people know it.
+    `outputs` is empty where only an answer tells (a module of PyTorch). `classes` is empty unless it classifies;
+    `estimator` is the class that does the work, as people know it.
     """
 
     outputs: tuple[str, ...]
@@ -164,7 +173,10 @@ class ConvertedModel:
     `predict` names the output that the original's `predict` returns; `classes` is empty unless it classifies.
     `notes` are sentences a person should know (for instance "computes in float32"). `handed_in` is the sha256 of the
     file that was given instead of converting, "" where modelrel converted. `adapter` is the file that says how the
-    served inputs become those of the model's graph, where they are others.
+    served inputs become those of the model's graph, where they are others. `served` names the signature that was
+    chosen, "" for the one that was logged. `tool` wrote it instead of modelrel, where the user asked for that.
+    `quantize` is how it was made smaller, "" where it was not; `exact_size` the bytes of the copy that was not;
+    `units` which tensors of the file hold whole numbers for real ones.
     """
 
     source: SourceModel
@@ -182,6 +194,18 @@ class ConvertedModel:
     interface: Interface = Interface()
     notes: tuple[str, ...] = ()
     handed_in: str = ""
+    tool: str = ""
+    quantize: Quantize = ""
+    exact_size: int = 0
+    units: tuple[Units, ...] = ()
+    served: str = ""
+
+    @property
+    def signature(self) -> Signature:
+        """What goes into the original, and so into the copy."""
+        found = self.source.signatures[self.served] if self.served else self.source.signature
+        assert found is not None  # what has no signature was not converted
+        return found
 
     @property
     def folder(self) -> Path:
@@ -200,51 +224,13 @@ class ConvertedModel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tolerance:
-    """How far numbers may be apart: `abs(copy - original) <= atol + rtol * abs(original)`."""
-
-    rtol: float = 1e-4
-    atol: float = 1e-5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutputParity:
-    """One output, compared over all rows. `worst_row` is the index of the row with the largest excess."""
-
-    name: str
-    datatype: str
-    rows: int
-    disagreements: int
-    max_abs_error: float
-    max_rel_error: float
-    worst_row: int
-    worst_source: str
-    worst_input: Mapping[str, object]
-    worst_original: object
-    worst_copy: object
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Coverage:
-    """How much of what could be asked was asked, of one source of rows; `unit` is what is counted: rows or splits.
-
-    `left_out` says what cannot be asked whatever the time (it is not among `of`), and why.
-    """
-
-    source: str
-    asked: int
-    of: int
-    unit: str = "rows"
-    left_out: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ParityReport:
     """The proof that the copy answers as the original: rows, by where they come from, and the worst errors.
 
     `environment` is the digest of the one made for the original, "" where it ran beside modelrel. `ties` counts
     rows whose two highest probabilities are equal in the original; `labels_alone` those where only the label differs.
-    `budget_s` is the time that asking could take, `coverage` what it was enough for.
+    `budget_s` is the time that asking could take, `coverage` what it was enough for. `loss` is what a smaller copy is
+    judged by: then `outputs` are compared over its rows, against its budget.
     """
 
     converted: ConvertedModel
@@ -266,6 +252,7 @@ class ParityReport:
     coverage: tuple[Coverage, ...] = ()
     ties: int = 0
     labels_alone: int = 0
+    loss: Union[Loss, None] = None  # noqa: UP007 - as above
 
     @property
     def source(self) -> SourceModel:
@@ -289,7 +276,9 @@ EnvChoice = Literal["auto", "current", "model"]
 class ConvertOptions:
     """What the user asks of a conversion; `opset` 0 is the newest that converter and runtime both take.
 
-    `copy` is a file that was converted elsewhere, taken instead of converting.
+    `copy` is a file that was converted elsewhere, taken instead of converting. `signature` is the one of a SavedModel
+    that is served, "" its default. `tool` is to write the copy: "sklearn2pmml", "none" modelrel, "" as before.
+    `data` holds rows to calibrate `quantize="int8"` on; its column `label` holds right answers, and is not read here.
     """
 
     opset: int = 0
@@ -299,20 +288,28 @@ class ConvertOptions:
     env: EnvChoice = "auto"
     copy: Path | None = None
     interface: Interface = Interface()
+    signature: str = ""
+    tool: str = ""
+    quantize: Quantize = ""
+    data: Path | None = None
+    label: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyOptions:
     """What the user asks of a verification.
 
-    `rows` is the least number of generated rows, `budget` the seconds for asking the original.
+    `rows` is the least number of generated rows, `budget` the seconds for asking the original, `label` the column of
+    `data` with the right answers, `loss` what a smaller copy may lose where that is not its mode's `LossBudget`.
     """
 
-    tolerance: Tolerance = Tolerance()
+    tolerance: Tolerance = field(default_factory=Tolerance)
     rows: int = 1000
     seed: int = 0
     budget: float = 10.0
     data: Path | None = None
+    label: str = ""
+    loss: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 600.0
     memory_bytes: int = 0
     env: EnvChoice = "auto"

@@ -6,8 +6,8 @@ travel in .npz files whose names the request gives. Everything printed goes to s
 
 | action | fields | answers |
 |---|---|---|
-| load | flavor, model_dir | how the model answers (`values.Answers`) |
-| convert | format, path, copy (a file, or ""), opset, operators, signature, metadata, arrays | the description |
+| load | flavor, model_dir, signature, example (its file in model_dir, or "") | how it answers (`values.Answers`) |
+| convert | format, path, copy (or ""), opset, operators, quantize, tool, signature, metadata, arrays | what it is |
 | predict | signature, arrays, repeat (timed runs) | outputs; `kept` rows, `raised` sentences, `seconds` |
 | interpret | signature, arrays | outputs of the model's trees as modelrel reads them; `known`: whether it has some |
 | knots | signature, arrays, seconds | rows at bends of inner curves; `reached`, `missed`, `left`, `steep`; `raised` |
@@ -25,20 +25,22 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, Any, Final
 
 import numpy as np
 
-from modelrel import tensors
+from modelrel import networks, tensors
 from modelrel.errors import ModelrelError, Refused
-from modelrel.flavors import FLAVORS, Flavor, calibrated
+from modelrel.flavors import FLAVORS, Flavor, calibrated, pyfunc
 from modelrel.tensors import Array, Tensors
 from modelrel.values import Answers, Signature, TensorSpec
 
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 _MAX_SENTENCES: Final = 5
+_LOOKED_AT: Final = 64
+"""Rows that tell what a Python model is."""
 
 
 class Loaded:
@@ -47,6 +49,8 @@ class Loaded:
     def __init__(self) -> None:
         """Start without a model."""
         self._native: object = None
+        self._whole: object = None  # before one of its signatures was chosen
+        self._folder = Path()
         self._flavor: Flavor | None = None
         self._answers: Answers | None = None
 
@@ -54,10 +58,30 @@ class Loaded:
         """Load the model, and say how it answers."""
         flavor = FLAVORS[request["flavor"]]
         folder = Path(request["model_dir"])
-        self._native = flavor.load(folder)
-        self._flavor = flavor
+        self._native = self._whole = flavor.load(folder)
+        self._flavor, self._folder = flavor, folder
+        if request["flavor"] == "pyfunc" and request["signature"] is not None:
+            self._look(folder, request["example"], signature(request["signature"]))
         self._answers = flavor.answers(self._native, folder)
         return asdict(self._answers)
+
+    def _look(self, folder: Path, example: str, shape: Signature) -> None:
+        """Let a Python model be asked some rows, for only its answers tell what it is."""
+        # Here, for a process that only predicts runs on Pythons that these do not.
+        from modelrel import archive
+        from modelrel.probes import rows
+        from modelrel.probes.generated import Maker
+
+        try:
+            real = rows.read(archive.within(folder, example), shape) if example else None
+        except ModelrelError:
+            real = None  # `verify` says why it is not used
+        usual = [group.rows for group in Maker(shape, real, {}, 0).usual(_LOOKED_AT)]
+        for asked in (tensors.stack([*([real] if real else []), *usual]), real):
+            if asked is not None:
+                pyfunc.look(self._native, asked, shape)
+            if not getattr(self._native, "silent", False):
+                return
 
     def convert(self, request: Mapping[str, Any]) -> dict[str, object]:
         """Write the copy, and describe it."""
@@ -67,29 +91,53 @@ class Loaded:
         from modelrel.formats import FORMATS, Order
 
         rows = _given(request)
-        shape = signature(request["signature"])
+        shape = self._served(request)
+        shapes = self._shapes(rows, shape)
+        if not self._answers.outputs and shapes:
+            self._answers = replace(self._answers, outputs=tuple(shapes), predict=next(iter(shapes)))
+        name, native, answers = request["flavor"], self._native, self._answers
+        if name == "pyfunc" and request["format"] == "python":
+            answers = pyfunc.own(native, answers)
+        elif name == "pyfunc" and not (request["copy"] and pyfunc.alone(native)):
+            name, native = pyfunc.unwrapped(native, request["format"])
         order = Order(
-            flavor=request["flavor"],
+            flavor=name,
+            folder=self._folder,
             signature=shape,
-            answers=self._answers,
+            answers=answers,
             opset=int(request["opset"]),
             operators=request["operators"],
             metadata=request["metadata"],
-            shapes=self._shapes(rows, shape),
+            shapes=shapes,
             rows=rows or {},
+            quantize=request["quantize"],
+            tool=request["tool"],
         )
         try:
             room, path = FORMATS[request["format"]], Path(request["path"])
             if request["copy"]:
-                return dict(room.adopt(self._native, order, Path(request["copy"]), path))
-            return dict(room.convert(self._native, order, path))
+                return dict(room.adopt(native, order, Path(request["copy"]), path))
+            return dict(room.convert(native, order, path))
+        except Refused as stop:
+            if request["format"] == "python" or request["copy"] or "python" in stop.hint:
+                raise
+            raise Refused(stop.message, f"{stop.hint} As it is, it can become python: --to python.".strip()) from stop
         except (ModelrelError, MemoryError):
             raise
         except Exception as error:
             raise Refused(
                 f"{self._answers.estimator} cannot be converted to {request['format']}: {_sentence(error)}",
-                "Look with -v at the converter's traceback; release it with another estimator, or another format.",
+                "Look with -v at the converter's traceback; release another estimator, or it as it is (--to python).",
             ) from error
+
+    def _served(self, request: Mapping[str, Any]) -> Signature:
+        """Return the request's signature, after making the model answer by the one of its several that it names."""
+        assert self._flavor is not None
+        shape = signature(request["signature"])
+        if shape.name:
+            self._native = networks.chosen(self._whole, shape.name)
+            self._answers = self._flavor.answers(self._native, self._folder)
+        return shape
 
     def _shapes(self, rows: Tensors | None, shape: Signature) -> dict[str, TensorSpec]:
         """Return datatype and shape of each output on real rows, or nothing where there are none that work."""
@@ -110,7 +158,7 @@ class Loaded:
         """Answer rows; those on which the model raises are left out and counted."""
         rows = _given(request)
         assert rows is not None
-        shape = signature(request["signature"])
+        shape = self._served(request)
         raised: dict[str, int] = {}
         index = np.arange(tensors.rows(rows))
         pieces = self._pieces(rows, index, shape, raised)
@@ -167,7 +215,7 @@ class Loaded:
         """Answer the rows of `index`, parting them where the model raises, down to the single rows that make it."""
         assert self._flavor is not None
         try:
-            return [(index, self._flavor.predict(self._native, tensors.take(rows, index), shape))]
+            found = self._flavor.predict(self._native, tensors.take(rows, index), shape)
         except MemoryError:
             raise
         except Exception as error:  # noqa: BLE001 - a model may raise anything
@@ -176,6 +224,14 @@ class Loaded:
                 key = sentence if sentence in raised or len(raised) < _MAX_SENTENCES else "other errors"
                 raised[key] = raised.get(key, 0) + 1
                 return []
+        else:
+            counts = sorted({len(array) if array.ndim else 0 for array in found.values()})
+            if counts != [len(index)]:
+                raise Refused(
+                    f"the model answers {len(index):,} rows with {counts[0]:,}",
+                    "Check that the logged signature is the one the model was trained with: one answer a row.",
+                )
+            return [(index, found)]
         first, second = _parted(rows, index)
         return self._pieces(rows, first, shape, raised) + self._pieces(rows, second, shape, raised)
 
@@ -197,7 +253,7 @@ def signature(plain: Mapping[str, Any]) -> Signature:
         tuple(TensorSpec(**{**spec, "shape": tuple(spec["shape"])}) for spec in plain[side])
         for side in ("inputs", "outputs")
     )
-    return Signature(kind=plain["kind"], inputs=inputs, outputs=outputs)
+    return Signature(kind=plain["kind"], inputs=inputs, outputs=outputs, name=plain.get("name", ""))
 
 
 def _parted(rows: Tensors, index: Array) -> tuple[Array, Array]:

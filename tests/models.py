@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import warnings
 from dataclasses import dataclass, replace
@@ -12,16 +13,17 @@ from typing import Any, Literal
 import numpy as np
 
 from modelrel import archive, tensors
-from modelrel.flavors import FLAVORS
-from modelrel.formats import FORMATS, Order
+from modelrel.flavors import FLAVORS, pyfunc
+from modelrel.formats import FORMATS, Order, behind
 from modelrel.probes import rows
 from modelrel.probes.generated import Maker
 from modelrel.probes.interview import Answered
 from modelrel.registry import mlmodel
+from modelrel.serving import adapters
 from modelrel.tensors import Array
 from modelrel.values import Operators, Signature, SourceModel, TensorSpec
 
-Flavor = Literal["sklearn", "xgboost", "lightgbm", "catboost"]
+Flavor = Literal["sklearn", "xgboost", "lightgbm", "catboost", "onnx", "pyfunc", "tensorflow", "keras"]
 
 
 def logged(model: Any, data: Any, folder: Path, *, flavor: Flavor = "sklearn", **options: Any) -> SourceModel:
@@ -36,9 +38,11 @@ def logged(model: Any, data: Any, folder: Path, *, flavor: Flavor = "sklearn", *
         warnings.simplefilter("ignore")
         options.setdefault("signature", infer_signature(data))
         # Named requirements spare MLflow the process in which it finds them out.
-        getattr(mlflow, flavor).save_model(
-            model, folder / "source", pip_requirements=[f"scikit-learn=={version('scikit-learn')}", "numpy"], **options
-        )
+        options.setdefault("pip_requirements", [f"scikit-learn=={version('scikit-learn')}", "numpy"])
+        if flavor == "pyfunc":
+            mlflow.pyfunc.save_model(folder / "source", python_model=model, **options)
+        else:
+            getattr(mlflow, flavor).save_model(model, folder / "source", **options)
     return pulled(folder, flavor)
 
 
@@ -55,6 +59,7 @@ def pulled(folder: Path, flavor: str, name: str = "churn", version: str = "7") -
         flavor=flavor,
         flavors=said.flavors,
         signature=said.signature,
+        signatures=said.signatures,
         run_id="0123456789abcdef0123456789abcdef",
         input_example=said.input_example,
         files=archive.describe_tree(top, folder),
@@ -106,6 +111,20 @@ def signature_of(data: Any) -> Signature:
     return Signature(kind="tensor", inputs=(TensorSpec(name="input", datatype=kind, shape=(-1, *data.shape[1:])),))
 
 
+def wrapper(model: Any) -> Any:
+    """Return a Python model that does nothing but call another's predict."""
+    from mlflow.pyfunc import PythonModel
+
+    class Wrapper(PythonModel):  # made here, so that it is pickled by value
+        def __init__(self, inside):  # type: ignore[no-untyped-def]
+            self.inside = inside
+
+        def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # MLflow reads types
+            return self.inside.predict(model_input)
+
+    return Wrapper(model)
+
+
 @dataclass
 class Compared:
     """How far a copy is from its original, over generated rows that the original answers."""
@@ -128,25 +147,39 @@ def compared(
     *,
     operators: Operators = "v5",
     to: str = "onnx",
+    tool: str = "",
 ) -> Compared:
     """Convert `model` in this process, and compare every row that the original answers, as the copy can hold it."""
-    (folder / "MLmodel").write_text(f"flavors:\n  {flavor}: {{}}\n  python_function: {{}}\n")
     room, format_ = FLAVORS[flavor], FORMATS[to]
     signature = signature_of(data)
     real = rows.fitted(data[:5], signature, "test")
+    if flavor in ("onnx", "pyfunc") or to == "python":
+        home = folder / "logged/source"
+        if not home.exists():  # each logging has another date and number
+            logged(model, data, home.parent, flavor=flavor)
+        model = room.load(home)
+    else:
+        home = folder
+        (folder / "MLmodel").write_text(f"flavors:\n  {flavor}: {{}}\n  python_function: {{}}\n")
+    native, name = model, flavor
+    if flavor == "pyfunc":
+        pyfunc.look(model, real, signature)
+        name, native = (flavor, model) if to == "python" else pyfunc.unwrapped(model, to)  # type: ignore[assignment]
     found = room.predict(model, real, signature)
     order = Order(
-        flavor=flavor,
+        flavor=name,
+        folder=home,
         signature=signature,
-        answers=room.answers(model, folder),
+        answers=room.answers(model, home),
         operators=operators,
+        tool=tool,
         shapes={
             name: TensorSpec(name=name, datatype=tensors.datatype(array.dtype), shape=(-1, *array.shape[1:]))
             for name, array in found.items()
         },
     )
     path = folder / f"model{format_.SUFFIX}"
-    said = dict(format_.convert(model, order, path))
+    said = dict(format_.convert(native, order, path))
     format_.check(path)
     hints: Any = said["hints"]
     entered = tuple(TensorSpec(**spec) for spec in said["inputs"])  # type: ignore[attr-defined]
@@ -154,18 +187,35 @@ def compared(
     maker = Maker(replace(signature, inputs=entered), held, hints, 0)
     groups = [*maker.usual(count), *maker.thresholds(), *maker.missing(), *maker.unseen()]
     asked, originals, sources = _answered(room, model, signature, groups)
-    answers = format_.load(path)(asked)
     numbers, labels = 0.0, 0
-    narrow = Answered(asked, ("",) * tensors.rows(asked), originals, 0.0, ()).undecided(answers)
-    for name, array in answers.items():
-        assert originals[name].shape == array.shape, name
-        if array.dtype.kind == "f":
-            over = tensors.errors(originals[name], array)
-            numbers = max(numbers, float(np.minimum(*over).max()))
-        else:
-            labels += int((tensors.disagree(originals[name], array) & ~narrow).sum())
+    for run in runtimes(format_, path, adapter_of(said, folder)):
+        answers = run(asked)
+        narrow = Answered(asked, ("",) * tensors.rows(asked), originals, 0.0, ()).undecided(answers)
+        for name, array in answers.items():
+            assert originals[name].shape == array.shape, name
+            if array.dtype.kind == "f":
+                over = tensors.errors(originals[name], array)
+                numbers = max(numbers, float(np.minimum(*over).max()))
+            else:
+                labels += int((tensors.disagree(originals[name], array) & ~narrow).sum())
     notes: Any = said["notes"]
     return Compared(tensors.rows(asked), sources, labels, numbers, tuple(notes), path.read_bytes(), said)
+
+
+def adapter_of(said: Any, folder: Path) -> Path | None:
+    """Write the adapter that a conversion describes, if there is one, and return where."""
+    if "adapter" not in said:
+        return None
+    path = folder / adapters.FILE
+    path.write_text(json.dumps(said["adapter"]))
+    return path
+
+
+def runtimes(format_: Any, path: Path, adapter: Path | None) -> list[tensors.Predict]:
+    """Return the copy run by the format's runtime, and by the second one where the format demands it."""
+    second = format_.reference(path) if format_.SECOND else None
+    assert second is not None or not format_.SECOND
+    return [behind(adapter, run) for run in (format_.load(path), second) if run is not None]
 
 
 def _answered(

@@ -24,7 +24,7 @@ from modelrel.formats import FORMATS
 from modelrel.originals import Wanted
 from modelrel.steps.convert import convert, environment
 from modelrel.steps.verify import verify
-from modelrel.values import ConvertOptions, SourceModel, VerifyOptions
+from modelrel.values import ConvertOptions, EnvChoice, SourceModel, VerifyOptions
 from tests import trained_long_ago
 from tests.conftest import Run
 from tests.models import logged, people, prepared
@@ -129,6 +129,33 @@ def test_an_old_model_in_the_current_environment_is_refused_with_the_way_out(lon
     done = run("convert", long_ago / "forest", "--env", "current")
     assert done.code == 2
     assert "--env model" in done.err
+
+
+@pytest.mark.slow
+def test_an_old_model_as_it_is_runs_in_its_own_environment(long_ago: Path, run: Run) -> None:
+    done = run("convert", long_ago / "forest", "--to", "python", "--json")
+    assert done.code == 0, done.out + done.err
+    assert RAN in done.json["parity"]["findings"]
+    assert [output["max_abs_error"] for output in done.json["parity"]["outputs"]] == [0, 0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["onnx", "python"])
+def test_an_old_python_model_runs_with_the_mlflow_that_it_names(form: str, long_ago: Path, run: Run) -> None:
+    done = run("convert", long_ago / "wrapper", "--to", form, "--json")
+    assert done.code == 0, done.out + done.err
+    assert RAN in done.json["parity"]["findings"]
+    named = "class Wrapper, a pyfunc wrapper around sklearn RandomForestClassifier"
+    assert done.json["converted"]["estimator"] == named
+
+
+def test_a_python_model_takes_an_environment_where_anything_that_it_names_is_another_version() -> None:
+    here = [f"{name}=={version(name)}" for name in ("numpy", "scikit-learn")]
+    assert originals.wanted(recorded(*here, flavor="pyfunc"), "auto") is None
+    assert originals.wanted(recorded(*here, "nltk==3.9", flavor="pyfunc"), "auto") is not None
+    asked = lines(recorded("mlflow==2.9.2", "numpy<2", flavor="pyfunc"))
+    assert {"mlflow==2.9.2", "numpy<2", "setuptools<81"} <= set(asked)
+    assert "mlflow" in lines(recorded("numpy<2", flavor="pyfunc"))
 
 
 @pytest.mark.slow
@@ -267,6 +294,18 @@ def test_current_never_takes_another_environment() -> None:
 
 def test_mlflow_is_left_out() -> None:
     assert not [line for line in lines(recorded("mlflow==2.9.2", "scikit-learn==1.2.2")) if "mlflow" in line]
+
+
+@pytest.mark.parametrize(("choice", "made"), [("auto", False), ("current", False), ("model", True)])
+def test_the_files_of_an_older_tensorflow_need_no_environment_of_gigabytes(
+    choice: EnvChoice, made: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "MLmodel").write_text("flavors:\n  tensorflow: {keras_version: 2.11.0}\n")
+    source = replace(recorded("tensorflow==2.11.0", "numpy==1.24"), folder=tmp_path, flavor="tensorflow")
+    wanted = originals.wanted(source, choice)
+    assert (wanted is not None) == made
+    assert wanted is None or "tensorflow==2.11.0" in wanted.requirements
 
 
 def test_an_old_library_is_kept_from_a_newer_numpy_than_it_knows() -> None:

@@ -11,7 +11,23 @@ import typer
 
 from modelrel.commands import model as about_model
 from modelrel.commands.call import Model, call, shared
-from modelrel.commands.model import Budget, Data, Env, Force, Memory, OperatorsOption, Opset, Seconds
+from modelrel.commands.model import (
+    Agreement,
+    Budget,
+    Data,
+    Drop,
+    Env,
+    Force,
+    Label,
+    MaxError,
+    MeanError,
+    Memory,
+    OperatorsOption,
+    Opset,
+    Quantize,
+    Seconds,
+    SignatureOption,
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -192,8 +208,10 @@ def release(
     model: Model, target: Target = None, promote: Alias = None, stage: Stage = None, data: Data = None,
     opset: Opset = None, operators: OperatorsOption = None, python: Python = None, platform: Platform = None,
     arch: Arch = None, base_image: BaseImage = None, tag: Tag = None, render_only: RenderOnly = None,
-    templates: Templates = None, budget: Budget = None, seconds: Seconds = None, memory: Memory = None,
-    env: Env = None, force: Force = False,
+    templates: Templates = None, quantize: Quantize = None, label: Label = None, agreement: Agreement = None,
+    max_error: MaxError = None, mean_error: MeanError = None, drop: Drop = None, budget: Budget = None,
+    seconds: Seconds = None, memory: Memory = None, env: Env = None, signature: SignatureOption = None,
+    force: Force = False,
 ) -> None:  # fmt: skip
     """Do all of it: pull, convert, verify, package, smoke-test, and promote."""
     from modelrel.steps.promote import check_target as check
@@ -201,7 +219,9 @@ def release(
     given = {
         "python": python, "platform": platform, "arch": arch, "base_image": base_image, "tag": tag, "data": data,
         "render_only": render_only, "templates": templates, "opset": opset, "operators": operators,
-        "seconds": seconds, "memory": memory, "env": env, "budget": budget,
+        "seconds": seconds, "memory": memory, "env": env, "budget": budget, "quantize": quantize, "label": label,
+        "agreement": agreement, "max_error": max_error, "mean_error": mean_error, "drop": drop,
+        "signature": signature,
     }  # fmt: skip
     asked = targets(target)
     pick = call().settings.pick

@@ -22,9 +22,12 @@ TABLE: Final[dict[str, dict[str, type]]] = {
         "templates": str,
         "opset": int,
         "operators": str,
+        "quantize": str,
         "seconds": float,
         "memory": str,
         "env": str,
+        "signature": str,
+        "with": str,
     },
     "interface": {
         "outputs": list,
@@ -36,7 +39,19 @@ TABLE: Final[dict[str, dict[str, type]]] = {
     },
     "docker": {"base_image": str, "python": str, "platform": str, "tag": list, "render_only": bool},
     "lambda": {"python": str, "arch": str},
-    "verify": {"rtol": float, "atol": float, "rows": int, "seed": int, "budget": float, "data": str},
+    "verify": {
+        "rtol": float,
+        "atol": float,
+        "rows": int,
+        "seed": int,
+        "budget": float,
+        "data": str,
+        "label": str,
+        "agreement": float,
+        "max_error": float,
+        "mean_error": float,
+        "drop": float,
+    },
 }
 """Every setting: section -> key -> type. README's table and the check of the file are made from it."""
 

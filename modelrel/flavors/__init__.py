@@ -5,7 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final, Protocol
 
-from modelrel.flavors import catboost, lightgbm, sklearn, xgboost
+from modelrel.flavors import (
+    catboost,
+    lightgbm,
+    onnx,
+    pyfunc,
+    pytorch,
+    sklearn,
+    tensorflow,
+    transformers,
+    xgboost,
+)
 from modelrel.flavors.calibrated import Curve
 from modelrel.tensors import Array, Tensors
 from modelrel.values import Answers, Signature
@@ -22,7 +32,10 @@ class Flavor(Protocol):
         ...
 
     def answers(self, native: object, folder: Path, /) -> Answers:
-        """Return the outputs of a loaded model; raises `Refused` where it has none that can be released."""
+        """Return the outputs of a loaded model; raises `Refused` where it has none that can be released.
+
+        They are empty where only an answer tells them.
+        """
         ...
 
     def predict(self, native: object, tensors: Tensors, signature: Signature) -> dict[str, Array]:
@@ -34,4 +47,15 @@ class Flavor(Protocol):
         ...
 
 
-FLAVORS: Final[dict[str, Flavor]] = {"sklearn": sklearn, "xgboost": xgboost, "lightgbm": lightgbm, "catboost": catboost}
+FLAVORS: Final[dict[str, Flavor]] = {
+    "sklearn": sklearn,
+    "xgboost": xgboost,
+    "lightgbm": lightgbm,
+    "catboost": catboost,
+    "onnx": onnx,
+    "pyfunc": pyfunc,
+    "pytorch": pytorch,
+    "transformers": transformers,
+    "tensorflow": tensorflow,
+    "keras": tensorflow,
+}

@@ -39,9 +39,24 @@ def answers(native: Any, folder: Path) -> Answers:
 
 
 def predict(native: Any, tensors: Tensors, signature: Signature) -> dict[str, Array]:
-    """Return every output for N rows; probabilities (N, classes), a label (N,)."""
+    """Return every output for N rows; probabilities (N, classes), a label (N,).
+
+    One column of text is handed as a series to what begins with a vectorizer, which would take a frame for the names
+    of its columns.
+    """
     data = frames.given(tensors, signature)
+    if [spec.datatype for spec in signature.inputs] == ["BYTES"] and signature.kind == "columns" and _begins(native):
+        data = data.iloc[:, 0]
     return {name: frames.answered(getattr(native, method)(data)) for name, method in _calls(native).items()}
+
+
+def _begins(native: Any) -> bool:
+    """Whether what a model does first is to count words."""
+    inner = getattr(native, "best_estimator_", native)
+    steps = [step for _, step in getattr(inner, "steps", getattr(inner, "transformer_list", ()))]
+    if steps:
+        return any(_begins(step) for step in (steps if hasattr(inner, "transformer_list") else steps[:1]))
+    return any(kind.__name__ in ("CountVectorizer", "HashingVectorizer") for kind in type(inner).__mro__)
 
 
 def named(native: Any) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
-from modelrel.formats import onnx, tflite
+from modelrel.formats import onnx, pmml, python, tflite
 from modelrel.formats.adapted import behind
 from modelrel.formats.faults import Fault
 from modelrel.formats.order import Order
@@ -42,6 +42,11 @@ class Format(Protocol):
     @property
     def RUNTIMES(self) -> tuple[str, ...]:  # noqa: N802 - a constant of the module
         """The distributions whose versions decide what it answers."""
+        ...
+
+    @property
+    def SECOND(self) -> str:  # noqa: N802 - a constant of the module
+        """The distribution whose runtime (`reference`) must agree too where it is installed; "" where none must."""
         ...
 
     @property
@@ -87,4 +92,4 @@ class Format(Protocol):
         ...
 
 
-FORMATS: Final[dict[str, Format]] = {"onnx": onnx, "tflite": tflite}
+FORMATS: Final[dict[str, Format]] = {"onnx": onnx, "tflite": tflite, "pmml": pmml, "python": python}

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
 
 from modelrel.errors import Refused
 from modelrel.serving import adapters
 from modelrel.tensors import Array, Predict, Tensors, rows, stack, take
-
-_AT_ONCE: Final = 512
-"""Rows: what an adapter gives (a count for each word of a vocabulary) can be much more than what it takes."""
 
 
 def behind(path: Path | None, predict: Predict) -> Predict:
@@ -26,7 +22,7 @@ def behind(path: Path | None, predict: Predict) -> Predict:
         raise Refused(str(error), "Convert the model again: modelrel convert --force.") from error
 
     def served(tensors: Tensors) -> dict[str, Array]:
-        pieces = [take(tensors, slice(at, at + _AT_ONCE)) for at in range(0, rows(tensors), _AT_ONCE)]
+        pieces = [take(tensors, slice(at, at + adapter.rows)) for at in range(0, rows(tensors), adapter.rows)]
         try:
             return stack([predict(adapter(piece)) for piece in pieces])
         except adapters.BadInput as error:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from modelrel import tensors
+from modelrel.measured import Coverage
 from modelrel.probes.generated import Group
-from modelrel.values import Coverage
 
 FIRST: Final = 100
 """Rows of each kind that are asked whatever the time; the next round may ask four times as many, and so on."""

@@ -12,8 +12,9 @@ from typing import Any, Final
 import numpy as np
 
 from modelrel import __version__, archive, served, tensors
+from modelrel.measured import OutputParity
 from modelrel.tensors import Array, Predict, Tensors
-from modelrel.values import ConvertedModel, File, OutputParity, TensorSpec
+from modelrel.values import ConvertedModel, File, TensorSpec
 
 REFUSED: Final = "ParityReport.refused.json"
 MANIFEST: Final = "modelrel.json"
@@ -49,9 +50,7 @@ def golden(converted: ConvertedModel, inputs: Tensors, origin: Sequence[str], co
 
 def manifest(converted: ConvertedModel, parities: Sequence[OutputParity], rows: int) -> File:
     """Write what a server needs to know; it depends on the model and the proof alone (no times in it)."""
-    source = converted.source
-    signature = source.signature
-    assert signature is not None
+    source, signature = converted.source, converted.signature
     content = {
         "schema": SCHEMA,
         "name": source.name,
@@ -60,8 +59,11 @@ def manifest(converted: ConvertedModel, parities: Sequence[OutputParity], rows: 
         "file": converted.path.name,
         **({"adapter": converted.adapter_path.name} if converted.adapter_path else {}),
         "kind": signature.kind,
-        "inputs": [_plain_spec(spec) | {"required": spec.required} for spec in served.inputs(converted)],
-        "outputs": [_plain_spec(spec) for spec in served.outputs(converted)],
+        "inputs": [
+            _plain_spec(spec) | {"required": spec.required} | _units(converted, spec)
+            for spec in served.inputs(converted)
+        ],
+        "outputs": [_plain_spec(spec) | _units(converted, spec) for spec in served.outputs(converted)],
         **served.manifest(converted),
         "predict": served.predict(converted),
         "classes": list(converted.classes),
@@ -73,6 +75,7 @@ def manifest(converted: ConvertedModel, parities: Sequence[OutputParity], rows: 
             "modelrel_version": __version__,
             "estimator": converted.estimator,
             "tools": dict(sorted(converted.tools.items())),
+            **({"quantize": converted.quantize} if converted.quantize else {}),
             "parity": {
                 "rows": rows,
                 "max_abs_error": max((parity.max_abs_error for parity in parities), default=0.0),
@@ -137,6 +140,14 @@ def _complete(inputs: Tensors, count: int) -> Array:
 
 def _plain_spec(spec: TensorSpec) -> dict[str, Any]:
     return {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}
+
+
+def _units(converted: ConvertedModel, spec: TensorSpec) -> dict[str, Any]:
+    """Return how the file itself holds a tensor, where that is not as the spec says."""
+    for unit in converted.units:
+        if unit.name == spec.name:
+            return {"file": {"datatype": unit.datatype, "scale": unit.scale, "zero_point": unit.zero_point}}
+    return {}
 
 
 def _finite(value: Any) -> Any:

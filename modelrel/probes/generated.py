@@ -14,6 +14,7 @@ import numpy as np
 
 from modelrel import tensors
 from modelrel.probes import special
+from modelrel.probes.hints import Hint, hints
 from modelrel.tensors import NUMPY, Array, Tensors
 from modelrel.values import Signature, TensorSpec
 
@@ -24,25 +25,6 @@ _EVEN: Final = 1000
 _THRESHOLD_ROWS: Final = 2000
 _REPEATS: Final = 32
 _FRACTIONS: Final = (0.02, 0.3)
-
-
-@dataclass(frozen=True, slots=True)
-class Hint:
-    """What a converter found out about one feature.
-
-    `thresholds`: where its trees split. `categories`: the values its encoder knows. `low`, `high`: where its
-    values lie. `exclusive`: values that may not be made up (a text that stands for "missing", say). `knots`: where
-    its curves bend or its bins end. `missing`: numbers that stand for "missing". `vocabulary`: words it counts.
-    """
-
-    thresholds: tuple[float, ...] = ()
-    categories: tuple[Any, ...] = ()
-    low: float | None = None
-    high: float | None = None
-    exclusive: tuple[Any, ...] = ()
-    knots: tuple[float, ...] = ()
-    missing: tuple[float, ...] = ()
-    vocabulary: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,24 +60,6 @@ class Feature:
     def kind(self) -> str:
         """NumPy's kind of its dtype: f, i, u, b or O (text)."""
         return NUMPY[self.spec.datatype].kind
-
-
-def hints(content: Mapping[str, Any], count: int) -> list[Hint]:
-    """Return the hints of `hints.json` as one per feature; an unknown or short list leaves features without."""
-    found = [
-        Hint(
-            thresholds=tuple(said.get("thresholds", ())),
-            categories=tuple(said.get("categories", ())),
-            low=said.get("low"),
-            high=said.get("high"),
-            exclusive=tuple(said.get("exclusive", ())),
-            knots=tuple(said.get("knots", ())),
-            missing=tuple(said.get("missing", ())),
-            vocabulary=tuple(said.get("vocabulary", ())),
-        )
-        for said in content.get("features", ())
-    ]
-    return found if len(found) == count else [Hint()] * count
 
 
 def width(signature: Signature) -> int:
@@ -338,8 +302,7 @@ class Maker:
         """Return tensors of any shape: real ones with noise, or noise alone."""
         found = {}
         for spec in self._signature.inputs:
-            dtype = NUMPY[spec.datatype]
-            shape = tuple(1 if size < 0 else size for size in spec.shape[1:])
+            dtype, shape = NUMPY[spec.datatype], tuple(1 if size < 0 else size for size in spec.shape[1:])
             if dtype.kind == "O":
                 found[spec.name] = tensors.text(
                     self._random.choice(np.array(WORDS, object), count * int(np.prod(shape))).tolist(), (count, *shape)
@@ -349,6 +312,9 @@ class Maker:
             spread = 1.0 if self._real is None else float(np.std(self._real[spec.name])) or 1.0
             noise = self._random.normal(0, spread, base.shape) * self._random.choice([0.01, 0.1, 1.0])
             found[spec.name] = _into(base + noise, dtype)
+            if self._real is not None and dtype.kind in "iu":  # mostly codes: beyond the known ones many a model raises
+                low, high, _ = _extent(self._real[spec.name])
+                found[spec.name][count // 10 :] = np.clip(found[spec.name][count // 10 :], int(low), int(high))
         return found
 
     def _picked(self, name: str, count: int) -> Array:

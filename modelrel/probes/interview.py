@@ -10,9 +10,10 @@ from typing import Any, Final
 import numpy as np
 
 from modelrel import tensors
+from modelrel.measured import Coverage
 from modelrel.probes.generated import Group
 from modelrel.tensors import Array, Tensors
-from modelrel.values import ConvertedModel, Coverage
+from modelrel.values import ConvertedModel
 
 _TIMED_RUNS: Final = 1
 _NEAREST: Final = 50
@@ -73,8 +74,7 @@ class Interview:
 
         Raises `Refused` where it raises on every row of the first call.
         """
-        signature = self._converted.source.signature
-        assert signature is not None
+        signature = self._converted.signature
         # The worker refuses where nothing is answered: a row that was answered before goes with all later calls.
         before = [tensors.take(self._inputs[0], np.array([0]))] if self._inputs else []
         asked = tensors.held(tensors.stack([*before, *(group.rows for group in groups)]), self._converted.inputs)
@@ -116,7 +116,7 @@ class Interview:
 
     def inner_knots(self, seconds: float) -> tuple[Coverage, ...]:
         """Ask rows at the scores where calibration curves inside the original bend; looked for between asked rows."""
-        signature = asdict(self._converted.source.signature)  # type: ignore[arg-type]
+        signature = asdict(self._converted.signature)
         if not self._call("knots", signature=signature).value["of"]:
             return ()
         usual = np.flatnonzero([source in _USUAL for source in self._origin])

@@ -10,9 +10,10 @@ import numpy as np
 
 from modelrel import tensors
 from modelrel.errors import Refused
+from modelrel.measured import Tolerance
 from modelrel.probes.interview import Answered
 from modelrel.tensors import Array, Predict, Tensors
-from modelrel.values import ConvertedModel, Tolerance
+from modelrel.values import ConvertedModel
 
 ITSELF: Final = "the original itself"
 _ROWS: Final = 8
@@ -28,8 +29,7 @@ def told(
     `call` asks the process that holds the original (`Worker.call`), `answers` are the copy's, and `reference` an
     independent runtime of it.
     """
-    signature = converted.source.signature
-    assert signature is not None
+    signature = converted.signature
 
     def wide(rows: Tensors) -> dict[str, Array]:
         kinds = {"FP32": "FP64"}

@@ -21,14 +21,54 @@ _MOST_CELLS: Final = 10_000_000
 _FORMS = "records, split, MLflow's dataframe_split, dataframe_records, inputs or instances"
 
 
-def read(path: Path, signature: Signature) -> dict[str, Array]:
+def read(path: Path, signature: Signature, label: str = "") -> dict[str, Array]:
     """Return the rows of a file: one array per input of the signature, columns as (N, 1).
 
-    More columns than the signature has (a label) are left out. Raises `Invalid` where the file cannot be read,
-    lacks a column, or holds values of another type.
+    More columns than the signature has are left out; `label` names one that is none of a tensor's. Raises `Invalid`
+    where the file cannot be read, lacks a column, or holds values of another type.
     """
+    content = _opened(path, signature)
+    if label:
+        content = _parted(content, label, path)[0]
+    found = fitted(content, signature, path.name)
+    if not tensors.rows(found):
+        raise Invalid(f"{path.name} holds no rows", "Give a file with at least one row.")
+    return found
+
+
+def labels(path: Path, signature: Signature, label: str) -> Array:
+    """Return the column `label` of a file, (N,): numbers, truth values, or text (dtype object).
+
+    Raises `Invalid` where the file has no such column, or a row of it is empty.
+    """
+    array = np.asarray(_parted(_opened(path, signature), label, path)[1])
+    array = array.reshape(len(array), -1)
+    if array.shape[1] != 1:
+        raise Invalid(f"{label!r} of {path.name} is not one value a row", "Name a column of single values.")
+    listed = array[:, 0].tolist()
+    empty = [row for row, value in enumerate(listed) if value is None or value != value]  # noqa: PLR0124 - NaN
+    if empty:
+        raise Invalid(f"{label!r} of {path.name} is empty in row {empty[0]}", "Leave such rows out.")
+    if any(isinstance(value, str) for value in listed):
+        return tensors.text([str(value) for value in listed], (len(listed),))
+    return np.asarray(listed)
+
+
+def _parted(content: Any, label: str, path: Path) -> tuple[Any, Any]:
+    """Return what a file holds without a column, and that column."""
+    names = [str(name) for name in getattr(content, "columns", content if isinstance(content, Mapping) else ())]
+    if label not in names:
+        known = f"It has {', '.join(map(repr, names[:20]))}." if names else "It has no columns by name."
+        raise Invalid(f"{path.name} has no column {label!r}", known)
+    if isinstance(content, Mapping):
+        return {name: value for name, value in content.items() if name != label}, content[label]
+    content = content.rename(columns=str)
+    return content.drop(columns=label), content[label]
+
+
+def _opened(path: Path, signature: Signature) -> Any:
     try:
-        content = _content(path, signature)
+        return _content(path, signature)
     except FileNotFoundError as error:
         raise Invalid(f"there is no file {path}", "Check the path.") from error
     except (OSError, ValueError, KeyError, UnicodeDecodeError) as error:
@@ -36,10 +76,6 @@ def read(path: Path, signature: Signature) -> dict[str, Array]:
         raise Invalid(
             f"{path.name} cannot be read: {said}", f"It must be csv, parquet, json ({_FORMS}), npy or npz."
         ) from error
-    found = fitted(content, signature, path.name)
-    if not tensors.rows(found):
-        raise Invalid(f"{path.name} holds no rows", "Give a file with at least one row.")
-    return found
 
 
 def example(source: SourceModel) -> dict[str, Array] | None:
@@ -147,6 +183,8 @@ def _columns(content: Any, signature: Signature, where: str) -> dict[str, Array]
         content = pd.DataFrame({name: _plain(_flat(value)) for name, value in content.items()})
     if not isinstance(content, pd.DataFrame):
         array = np.asarray(_plain(content) if isinstance(content, list) else content)
+        if array.ndim == 1 and len(names) == 1:
+            array = array[:, None]  # MLflow writes rows of one column as a plain list
         if array.ndim != 2 or array.shape[1] != len(names):
             raise Invalid(f"{where} is not rows of {len(names)} values", f"The columns are {', '.join(names)}.")
         content = pd.DataFrame(array, columns=names)

@@ -22,7 +22,9 @@ _PLAIN: Final = (
     "", " ", "\t\n", "a", "a b c", "I a", "it's don't o'clock", "well-known", "snake_case_word", "__", "naïve café",
     "NAÏVE CAFÉ", "Straße STRASSE ẞ", "İstanbul ı", "e\u0301te\u0301", "北京大学", "私は 学生", "한국어", "пример",
     "١٢٣", "123 4567 8", "3.14 1,000", "a1 b2", "x²", "😀 word", "word😀word", "\u200bword\u200b",
-    "http://a.b/c?d=e&f", "#tag @you",
+    "http://a.b/c?d=e&f", "#tag @you", "ΟΔΟΣ οδός ς", "ﬁne ﬀ Ⅳ ½",
+    "one\x00two", "می\u200cخواهم", "क्षि नमस्ते", "👩\u200d👩\u200d👧 ok",
+    "a\u00adb", "x\u0085y\u2028z", "Å Å A\u030a", "ǅ ǆ Ǆ", "K k", "ａｂｃ ＡＢＣ", "a\x1cb", "..."
 )  # fmt: skip
 
 

@@ -6,12 +6,13 @@ Format: MLflow's `Model` storage format (MLmodel YAML), signature types of `mlfl
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import yaml
 
+from modelrel import saved_models
 from modelrel.errors import Invalid
 from modelrel.values import Signature, TensorSpec
 
@@ -54,6 +55,7 @@ class MLmodel:
     flavors: tuple[str, ...]
     flavor: str
     signature: Signature | None
+    signatures: dict[str, Signature]
     problem: str
     run_id: str
     model_id: str
@@ -84,10 +86,14 @@ def read(folder: Path) -> MLmodel:
     example = content.get("saved_input_example_info") or {}
     pyfunc = flavors.get("python_function") or {}
     signature, problem = _signature(content.get("signature"))
+    signatures, served = _signatures(folder, flavors)
+    if signature is None and served in signatures:
+        signature, problem = replace(signatures[served], name=""), ""
     return MLmodel(
         flavors=names,
         flavor=next((name for name in KNOWN if name in names), _other(names)),
         signature=signature,
+        signatures=signatures,
         problem=problem,
         run_id=str(content.get("run_id") or ""),
         model_id=str(content.get("model_id") or ""),
@@ -98,9 +104,22 @@ def read(folder: Path) -> MLmodel:
     )
 
 
+def _signatures(folder: Path, flavors: dict[str, Any]) -> tuple[dict[str, Signature], str]:
+    """Return the signatures of the SavedModel that MLmodel names, by name, and the one that is served by default."""
+    said: dict[str, Any] = next(
+        (flavors[name] for name in ("tensorflow", "keras") if isinstance(flavors.get(name), dict)), {}
+    )
+    for name in (str(said.get("saved_model_dir") or ""), f"{said.get('data') or 'data'}/model"):
+        path = (folder / name).resolve()
+        if said and name and path.is_relative_to(folder.resolve()) and (path / saved_models.FILE).is_file():
+            found = {key: one for key, one in saved_models.read(path).signatures.items() if one is not None}
+            return found, saved_models.default(found, str(said.get("signature_def_key") or ""))
+    return {}, ""
+
+
 def _other(names: tuple[str, ...]) -> str:
-    native = [name for name in names if name != "python_function"]
-    return native[0] if native else "pyfunc"
+    """Return pyfunc for what MLflow can run, whatever else it is called, else the first name."""
+    return "pyfunc" if "python_function" in names else names[0]
 
 
 def _requirements(path: Path) -> tuple[str, ...]:

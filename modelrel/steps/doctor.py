@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import platform
+import re
 import shutil
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,9 @@ _OPTIONAL: Final = {
     "xgboost": "models of the flavor xgboost cannot be converted",
     "lightgbm": "models of the flavor lightgbm cannot be converted",
     "catboost": "models of the flavor catboost cannot be converted",
+    "torch": "models of the flavor pytorch cannot be converted",
+    "transformers": "models of the flavor transformers cannot be converted",
+    "sklearn2pmml": "PMML copies are written by modelrel alone, which refuses some estimators",
     "awslambdaric": "nothing: the smoke test of lambda fetches it when it needs it",
 }
 
@@ -41,6 +46,7 @@ def examine(registry_uri: str, dist: Path) -> tuple[Finding, ...]:
         Finding(name="python", state="ok" if sys.version_info >= (3, 11) else "broken", detail=version),
         *(_library(name, "broken", "modelrel does not work without it") for name in _NEEDED),
         *(_library(name, "missing", cost) for name, cost in _OPTIONAL.items()),
+        _java(),
         _uv(),
         _engine(),
         _lambda_python(),
@@ -53,6 +59,20 @@ def _library(name: str, without: Literal["missing", "broken"], cost: str) -> Fin
     found = extras.version(name)
     hint = f"{cost}; {extras.missing(name).hint.removeprefix('Install it: ')}"
     return Finding(name=name, state="ok" if found else without, detail=found or "not installed", cost=hint)
+
+
+def _java() -> Finding:
+    cost = "PMML copies cannot be checked; on Debian: apt-get install default-jre-headless"
+    path = shutil.which("java")
+    if not path:
+        return Finding(name="java", state="missing", detail="none on the PATH", cost=cost)
+    try:
+        # Java says its version on stderr: openjdk version "17.0.19" 2026-04-21
+        done = subprocess.run([path, "-version"], capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        return Finding(name="java", state="broken", detail=f"{path} does not start: {error}", cost=cost)
+    said = re.search(r'version "([^"]+)"', done.stderr)
+    return Finding(name="java", state="ok", detail=f"{said[1] if said else 'of unknown version'} ({path})", cost=cost)
 
 
 def _uv() -> Finding:

@@ -40,7 +40,7 @@ def by_flavor(source: SourceModel, form: str) -> Verdict:
     if source.flavor not in flavors:
         why = f"the flavor is {source.flavor}, and {form} is written from {', '.join(sorted(flavors))}"
         return Verdict(can="no", told_by="flavor", why=why)
-    if source.signature is None or not source.signature.inputs:
+    if not source.signatures and (source.signature is None or not source.signature.inputs):
         return Verdict(can="no", told_by="flavor", why="it was logged without a signature that a copy can keep")
     why = f"the flavor can, and whether this estimator can is not looked at; {_CONVERT}"
     return Verdict(can="unknown", told_by="flavor", why=why)
@@ -99,4 +99,5 @@ def sentence(verdict: Verdict) -> str:
         "copy": "converted, not compared yet",
         "proof": "converted, and compared with the original",
     }
-    return f"yes: {verdict.estimator}, for {', '.join(verdict.targets)} ({told[verdict.told_by]})"
+    where = f", for {', '.join(verdict.targets)}" if verdict.targets else ""
+    return f"yes: {verdict.estimator}{where} ({told[verdict.told_by]})"

@@ -87,6 +87,7 @@ def pull(
         flavor=found.flavor,
         flavors=found.flavors,
         signature=found.signature,
+        signatures=found.signatures,
         run_id=found.run_id,
         experiment=run.experiment,
         model_id=found.model_id,

@@ -12,11 +12,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
-from modelrel import __version__, archive, originals, records
+from modelrel import __version__, archive, extras, originals, records
 from modelrel.delivered import Package, Promotion, SmokeReport
 from modelrel.environments import Worker
 from modelrel.errors import Invalid, ModelrelError, Refused
 from modelrel.formats import FORMATS
+from modelrel.probes import loss
 from modelrel.registry import Registry
 from modelrel.registry.reference import Reference
 from modelrel.steps import convert as convert_step
@@ -131,18 +132,20 @@ class Release:
         source, options = self.source(), self.options.convert
         record = self.folder / form / "ConvertedModel.json"
         if options.copy is None and "convert" not in self.options.force:
-            # whoever handed in a copy means that one: it stands until the model changes, or --force
-            handed_in = records.read(ConvertedModel, record, source=source)
-            if handed_in is not None and handed_in.handed_in:
-                if handed_in.interface != options.interface:
-                    raise Invalid(
-                        f"the {form} copy was handed in with another [interface] in modelrel.toml",
-                        "Hand it in again with --copy, or convert with --force.",
-                    )
-                return self._skip(f"convert {form}", handed_in)
-        own = convert_step.environment(source, form, options.env)
-        served = asdict(options.interface)
-        asked = [form, options.opset, options.operators, own.digest if own else "", _sha256(options.copy), served]
+            # whoever handed in a copy, or made it smaller, means that: it stands until the model changes, or --force
+            chosen = None if options.quantize or options.tool else records.read(ConvertedModel, record, source=source)
+            if chosen is not None and (chosen.handed_in or chosen.quantize or chosen.tool) and _same(chosen, options):
+                return self._skip(f"convert {form}", chosen)
+        tool = options.tool if options.tool != "none" else ""
+        own = convert_step.environment(source, form, options.env, tool)
+        asked = [
+            form, options.opset, options.operators, own.digest if own else "", _sha256(options.copy),
+            options.signature, asdict(options.interface),
+        ]  # fmt: skip
+        if options.quantize not in ("", "none"):
+            rows = [_sha256(options.data), options.label] if options.quantize == "int8" else []
+            asked += [options.quantize, *rows]
+        asked += [tool, extras.version(tool)] if tool else []
         stage = Stage(
             f"convert {form}",
             record,
@@ -171,6 +174,8 @@ class Release:
         made = originals.wanted(converted.source, options.env)
         own = made.digest if made else ""
         asked = [options.tolerance.rtol, options.tolerance.atol, options.rows, options.seed, _sha256(options.data), own]
+        asked += [options.label] if options.label else []
+        asked += [dict(options.loss)] if converted.quantize else []
         record = self.folder / form / "ParityReport.json"
         if options.data is None and "verify" not in self.options.force:
             # a proof on the user's own data is worth more than ours: it stands until the model changes
@@ -189,7 +194,8 @@ class Release:
 
     def _asked_no_more(self, found: ParityReport) -> bool:
         asked = self.options.verify.tolerance
-        return found.tolerance.rtol <= asked.rtol and found.tolerance.atol <= asked.atol
+        lax = found.loss is not None and loss.laxer(found.loss, self.options.verify)
+        return found.tolerance.rtol <= asked.rtol and found.tolerance.atol <= asked.atol and not lax
 
     def packaged(self, target: str) -> Package:
         """Package for one target."""
@@ -364,6 +370,16 @@ class Release:
         result = StageResult(stage=stage, outcome=outcome, detail=detail, seconds=round(seconds, 3), size=size)
         self.results.append(result)
         self.listener.end(result)
+
+
+def _same(chosen: ConvertedModel, asked: ConvertOptions) -> bool:
+    """Whether a copy is of the signature that is asked for; raises `Invalid` where it has another interface."""
+    if chosen.handed_in and chosen.interface != asked.interface:
+        raise Invalid(
+            f"the {chosen.format} copy was handed in with another [interface] in modelrel.toml",
+            "Hand it in again with --copy, or convert with --force.",
+        )
+    return asked.signature in ("", chosen.served) and chosen.interface == asked.interface
 
 
 def _sha256(path: Path | None) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Generic, Literal, Protocol, TypeVar
 
 from modelrel.delivered import Package, SmokeReport
+from modelrel.measured import Loss
 from modelrel.values import ConvertedModel, ParityReport, SourceModel
 
 Value = TypeVar("Value")
@@ -58,7 +59,10 @@ def describe(value: object) -> str:
         case ConvertedModel():
             taken = ", handed in" if value.handed_in else ""
             opset = value.opsets.get("ai.onnx", value.opsets.get(""))
-            return f"{value.estimator} → {value.format}{taken}{f', opset {opset}' if opset else ''}"
+            small = f", {value.quantize} ({value.exact_size:,} bytes without)" if value.quantize else ""
+            return f"{value.estimator} → {value.format}{taken}{f', opset {opset}' if opset else ''}{small}"
+        case ParityReport() if value.loss:
+            return f"{value.rows:,} rows, {'; '.join(lost(value.loss))}"
         case ParityReport():
             worst = max((output.max_abs_error for output in value.outputs), default=0.0)
             wrong = sum(output.disagreements for output in value.outputs)
@@ -72,6 +76,13 @@ def describe(value: object) -> str:
             return f"{how}, first answer {value.first_answer_s:.2f} s, p99 {value.p99_ms:.1f} ms"
         case _:
             return ""
+
+
+def lost(loss: Loss) -> list[str]:
+    """Return what a smaller copy loses, in parts of a sentence: agreement, errors, metrics."""
+    agreed = [] if loss.agreement is None else [f"{loss.agreement:.2%} of {loss.rows:,} labels agree"]
+    off = [f"{one.name} off by {one.mean_error:.2g} on average" for one in loss.outputs]
+    return agreed + off + [f"{one.name} {one.original:.4f} → {one.copy:.4f}" for one in loss.metrics]
 
 
 def weigh(value: object) -> int:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -15,23 +15,15 @@ from modelrel import __version__, archive, extras, originals, records, served, t
 from modelrel.environments import Limits, Worker
 from modelrel.errors import Invalid, Refused
 from modelrel.formats import FORMATS, behind
+from modelrel.measured import Coverage, Loss, Metric, OutputParity, Tolerance
 from modelrel.originals import Wanted
-from modelrel.probes import budget, evidence, opinion, rows, training
+from modelrel.probes import budget, comparison, evidence, loss, opinion, rows, training, witness
 from modelrel.probes.budget import Queue
 from modelrel.probes.generated import Group, Maker
 from modelrel.probes.interview import Answered, Interview
 from modelrel.serving import adapters
-from modelrel.tensors import Array, Predict, Tensors
-from modelrel.values import (
-    ConvertedModel,
-    Coverage,
-    OutputParity,
-    ParityReport,
-    Signature,
-    SourceModel,
-    Tolerance,
-    VerifyOptions,
-)
+from modelrel.tensors import Predict, Tensors
+from modelrel.values import ConvertedModel, ParityReport, Signature, SourceModel, VerifyOptions
 
 _SIZES: Final = (1, 2, 7, 31, 257)
 """Sizes of the batches in which the copy answers again, besides all rows at once."""
@@ -74,28 +66,29 @@ def verify(
         note(f"asking the copy about {len(answered.origin):,} rows")
         answers = _answers(copy, answered.inputs)
         _alike(converted, answered.outputs, answers)
-        parities = _parities(answered, answers, options.tolerance)
-        second = _second(worker, converted, answered, answers, parities)
+        judge = _within if converted.quantize else _exact
+        verdict = judge(_Asked(worker, converted, copy), answered, answers, options)
     batches, batch_error, batch_wrong = _batched(copy, answered, answers, options.tolerance)
     measured: dict[str, Any] = {
         "tolerance": options.tolerance,
         **_counted(answered, answers, options.tolerance),
         "batch_sizes": batches,
-        "outputs": parities,
+        "outputs": verdict.parities,
         "batch_max_abs_error": batch_error,
         "original_us_per_row": answered.us_per_row,
         "copy_us_per_row": _timed(copy, answered.inputs),
         "data_sha256": archive.sha256(options.data) if options.data else "",
-        "findings": (*_where(source, own), *unused, *_found(converted, answered, answers), *second),
+        "findings": (*_where(source, own), *unused, *_found(converted, answered, answers), *verdict.findings),
         "environment": own.digest if own else "",
         "budget_s": options.budget,
         "coverage": covered,
+        "loss": verdict.loss,
         # The copy ran here, wherever it was written; packages carry the runtime that is proven.
         "tools": {"modelrel": __version__, **converted.tools, **extras.versions(*_runtimes(converted))},
     }
-    _gate(converted, measured, (*filter(None, (batch_wrong,)), *second))
+    _gate(converted, measured, verdict.wrong, (*filter(None, (batch_wrong,)), *verdict.second))
     golden = evidence.golden(converted, answered.inputs, answered.origin, copy)
-    manifest = evidence.manifest(converted, parities, len(answered.origin))
+    manifest = evidence.manifest(converted, verdict.parities, len(answered.origin))
     return ParityReport(converted=converted, golden=golden, manifest=manifest, **measured)
 
 
@@ -109,12 +102,76 @@ def _runtimes(converted: ConvertedModel) -> tuple[str, ...]:
     return (*FORMATS[converted.format].RUNTIMES, *(adapters.requires(adapter) if adapter else ()))
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Who can be asked: the process that holds the original, and the copy."""
+
+    worker: Worker
+    converted: ConvertedModel
+    copy: Predict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Verdict:
+    """What came of the comparison: each output, what is `wrong` with them, and who is, where that can be told."""
+
+    parities: tuple[OutputParity, ...]
+    wrong: tuple[str, ...]
+    second: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
+    loss: Loss | None = None
+
+
+def _exact(asked: _Asked, answered: Answered, answers: Tensors, options: VerifyOptions) -> _Verdict:
+    """Compare a copy that must answer as the original does: every row counts."""
+    shared = [name for name in answers if name in answered.outputs]
+    parities = tuple(comparison.compared(name, answered, answers, options.tolerance) for name in shared)
+    second = _second(asked.worker, asked.converted, answered, answers, parities)
+    wrong = tuple(comparison.sentence(parity, options.tolerance) for parity in parities if parity.disagreements)
+    heard, agreed = _heard(asked.converted, answered, options.tolerance)
+    others = (*second, *(() if agreed else heard))
+    return _Verdict(parities=parities, wrong=wrong, second=others, findings=(*second, *heard))
+
+
+def _within(asked: _Asked, answered: Answered, answers: Tensors, options: VerifyOptions) -> _Verdict:
+    """Hold a smaller copy against the budget of what it may lose, on the rows that the model is for."""
+    converted = asked.converted
+    judged = loss.judged(converted, answered, answers, options)
+    found = replace(judged.loss, metrics=_metrics(asked, options))
+    parities = tuple(
+        comparison.compared(
+            name, judged.answered, judged.answers, Tolerance(rtol=0.0, atol=judged.limits.get(name, 0.0))
+        )
+        for name in judged.answers
+        if name in judged.answered.outputs
+    )
+    wrong = loss.sentences(found)
+    if wrong:
+        shown = [parity for parity in parities if parity.disagreements] or parities
+        wrong += [f"of {parity.name}, {comparison.worst(parity)}" for parity in shown]
+    lost = loss.infinite(answered, answers, converted.outputs)
+    return _Verdict(
+        parities=parities, wrong=tuple(wrong), findings=(*lost, *loss.gaps(converted, answered)), loss=found
+    )
+
+
+def _metrics(asked: _Asked, options: VerifyOptions) -> tuple[Metric, ...]:
+    signature = asked.converted.signature
+    if not options.label:
+        return ()
+    if options.data is None:
+        raise Invalid(f"there is no data with a column {options.label!r}", "Give the rows by --data FILE.")
+    data = rows.read(options.data, signature, options.label)
+    right = rows.labels(options.data, signature, options.label)
+    return loss.metrics(asked.worker.call, asked.converted, asked.copy, data, right)
+
+
 def _counted(answered: Answered, answers: Tensors, tolerance: Tolerance) -> dict[str, Any]:
     return {
         "rows": len(answered.origin),
         "sources": dict(Counter(answered.origin)),
         "ties": int(answered.tied().sum()),
-        "labels_alone": _labels_alone(answered.outputs, answers, tolerance),
+        "labels_alone": comparison.labels_alone(answered.outputs, answers, tolerance),
     }
 
 
@@ -148,25 +205,27 @@ def _timed(copy: Predict, inputs: Tensors) -> float:
     return evidence.seconds(lambda: copy(some), _TIMED_RUNS) / tensors.rows(some) * 1e6
 
 
-def _parities(answered: Answered, answers: Tensors, tolerance: Tolerance) -> tuple[OutputParity, ...]:
-    shared = [name for name in answers if name in answered.outputs]
-    return tuple(_compared(name, answered, answers, tolerance) for name in shared)
-
-
 def _second(
     worker: Worker, converted: ConvertedModel, answered: Answered, answers: Tensors, parities: tuple[OutputParity, ...]
 ) -> tuple[str, ...]:
     """Return who is wrong, where an output differs and it can be told."""
-    if not any(parity.disagreements for parity in parities):
+    wraps = converted.source.flavor == "pyfunc"  # what differs may be the wrapper's work, which no opinion knows
+    if wraps or not any(parity.disagreements for parity in parities):
         return ()
     reference = FORMATS[converted.format].reference(converted.path)
     second = reference and _behind(converted, reference)
     return opinion.told(worker.call, converted, answered, answers, second)
 
 
+def _heard(converted: ConvertedModel, answered: Answered, tolerance: Tolerance) -> tuple[tuple[str, ...], bool]:
+    room = FORMATS[converted.format]
+    other = room.reference(converted.path) if room.SECOND else None
+    return witness.heard(room.SECOND, other, answered, tolerance)
+
+
 def _found(converted: ConvertedModel, answered: Answered, answers: Tensors) -> tuple[str, ...]:
     known = FORMATS[converted.format].suspicions(converted.path)
-    return (*answered.findings, *_rounded(answered, answers), *known)
+    return (*answered.findings, *comparison.rounded(answered, answers), *known)
 
 
 def _where(source: SourceModel, own: Wanted | None) -> tuple[str, ...]:
@@ -182,8 +241,8 @@ def _where(source: SourceModel, own: Wanted | None) -> tuple[str, ...]:
 
 def _prepared(converted: ConvertedModel, options: VerifyOptions) -> tuple[Maker, list[Group], tuple[str, ...]]:
     """Return what makes rows, the real rows - the example, the user's data - and why some are not used."""
-    source = converted.source
-    assert source.signature is not None
+    signature = converted.signature
+    source = replace(converted.source, signature=signature)
     given: list[Group] = []
     unused = []
     try:
@@ -193,11 +252,13 @@ def _prepared(converted: ConvertedModel, options: VerifyOptions) -> tuple[Maker,
     else:
         given += [Group("example", example)] if example is not None else []
     if options.data is not None:
-        given.append(Group("data", rows.read(options.data, source.signature)))
+        given.append(Group("data", rows.read(options.data, signature, options.label)))
     hints = json.loads((source.folder / converted.hints.path).read_text()) if converted.hints else {}
     # Rows are such as the copy can hold: what it takes in float32, the original is asked in float32 too.
     real = tensors.held(tensors.stack([group.rows for group in given]), converted.inputs) if given else None
-    maker = Maker(Signature(kind=source.signature.kind, inputs=converted.inputs), real, hints, options.seed)
+    if "rows" in hints:  # rows that take every branch of the copy, as the writer found them
+        given.append(Group("branches", rows.fitted(hints["rows"], signature, "hints.json")))
+    maker = Maker(Signature(kind=signature.kind, inputs=converted.inputs), real, hints, options.seed)
     return maker, given, tuple(unused)
 
 
@@ -210,7 +271,7 @@ def _asked(
     always = [*given, *_images(converted), *maker.usual(options.rows)]
     talk.ask(always)
     made = (*maker.missing(), *maker.special(), *maker.unseen(), *maker.knots(), *maker.texts(), *maker.extremes())
-    logged = training.logged(converted.source)
+    logged = training.logged(replace(converted.source, signature=converted.signature))
     splits = Queue("thresholds", len(maker.splits()), maker.thresholds(), "splits")
     listed = [logged.queue, splits, *budget.queues(made)]
     covered = budget.spend(listed, talk.ask, options.budget - (time.perf_counter() - start))
@@ -265,56 +326,6 @@ def _alike(converted: ConvertedModel, original: Tensors, copy: Tensors) -> None:
             )
 
 
-def _rounded(answered: Answered, answers: Tensors) -> tuple[str, ...]:
-    """Say how many labels differ where the original's own rounding chose its label."""
-    labels = [name for name in answers if name in answered.outputs and answered.outputs[name].dtype.kind != "f"]
-    differ = [tensors.disagree(answered.outputs[name], answers[name]) for name in labels]
-    count = int((np.any(differ, axis=0) & answered.undecided(answers)).sum()) if differ else 0
-    said = f"{count:,} labels differ where the original's two best probabilities differ by its own rounding alone"
-    return (said,) if count else ()
-
-
-def _compared(name: str, answered: Answered, answers: Tensors, tolerance: Tolerance) -> OutputParity:
-    """Compare one output over all rows: labels must be equal, numbers within the tolerance."""
-    original, copy = answered.outputs[name], answers[name]
-    if original.dtype.kind == "f":
-        absolute, relative = tensors.errors(original, copy)
-        over = tensors.excess(original, copy, rtol=tolerance.rtol, atol=tolerance.atol)
-        wrong = int((over > 0).sum())
-    else:
-        different = tensors.disagree(original, copy) & ~answered.undecided(answers)
-        absolute = relative = np.zeros(len(original))
-        over = different.astype(np.float64)
-        wrong = int(different.sum())
-    # Where every row is exact, all excesses are -inf: then the first row stands for them.
-    worst = int(np.argmax(over))
-    return OutputParity(
-        name=name,
-        datatype=tensors.datatype(copy.dtype),
-        rows=len(original),
-        disagreements=wrong,
-        max_abs_error=float(absolute.max()),
-        max_rel_error=float(relative.max()),
-        worst_row=worst,
-        worst_source=answered.origin[worst],
-        worst_input={key: evidence.single(array[worst]) for key, array in answered.inputs.items()},
-        worst_original=evidence.single(original[worst]),
-        worst_copy=evidence.single(copy[worst]),
-    )
-
-
-def _labels_alone(original: Tensors, copy: Tensors, tolerance: Tolerance) -> int:
-    """Return on how many rows a label differs while every number agrees (0 where there is only one of the two)."""
-    labels: list[Array] = []
-    numbers: list[Array] = []
-    for name in original.keys() & copy.keys():
-        found = numbers if original[name].dtype.kind == "f" else labels
-        found.append(tensors.differ(original[name], copy[name], rtol=tolerance.rtol, atol=tolerance.atol))
-    if not labels or not numbers:
-        return 0
-    return int((np.any(labels, axis=0) & ~np.any(numbers, axis=0)).sum())
-
-
 def _batched(
     copy: Predict, answered: Answered, answers: Tensors, tolerance: Tolerance
 ) -> tuple[tuple[int, ...], float, str]:
@@ -337,20 +348,21 @@ def _batched(
     return (*sizes, count), worst, wrong
 
 
-def _gate(converted: ConvertedModel, measured: Mapping[str, Any], others: tuple[str, ...]) -> None:
+def _gate(
+    converted: ConvertedModel, measured: Mapping[str, Any], wrong: tuple[str, ...], others: tuple[str, ...]
+) -> None:
     """Raise `Refused` where the copy differs, having written down everything that was measured.
 
-    `others` are sentences about what is wrong beside the outputs that differ.
+    `wrong` are sentences about outputs that differ, `others` about what is wrong beside them.
     """
-    failed = [parity for parity in measured["outputs"] if parity.disagreements]
-    if not failed and not others:
+    if not wrong and not others:
         (converted.folder / converted.format / evidence.REFUSED).unlink(missing_ok=True)
         return
-    sentences = [*(_sentence(parity, measured["tolerance"]) for parity in failed), *others]
-    evidence.refused(converted, measured, sentences)
+    evidence.refused(converted, measured, [*wrong, *others])
+    which = f"{converted.quantize} {converted.format}" if converted.quantize else converted.format
+    how = "loses more than it may" if converted.quantize and wrong else "differs from the original"
     raise Refused(
-        f"the {converted.format} copy of {converted.source.label} ({converted.estimator}) differs from the original: "
-        + "; ".join(sentences),
+        f"the {which} copy of {converted.source.label} ({converted.estimator}) {how}: " + "; ".join([*wrong, *others]),
         " ".join(_advice(converted, others)),
     )
 
@@ -360,22 +372,10 @@ def _advice(converted: ConvertedModel, others: tuple[str, ...]) -> list[str]:
     said = [f"Everything measured is in {converted.format}/{evidence.REFUSED}; the copy is not released."]
     if any(sentence.startswith(opinion.ITSELF) for sentence in others):
         said.append("Train and log the model on float64 rows, so that it does not round.")
+    if converted.source.flavor == "pyfunc" and converted.format != "python":
+        said.append("If its predict does more than that model's, release it as it is (--to python).")
+    if converted.quantize:
+        said.append("Scale the model's inputs, choose a milder --quantize, or none.")
     if converted.handed_in:
         said.append("It was handed in, and stands until modelrel convert --force converts again.")
     return said
-
-
-def _sentence(parity: OutputParity, tolerance: Tolerance) -> str:
-    """Say how one output differs, and on which row the most."""
-    given = evidence.short(parity.worst_input)
-    original, copy = evidence.short(parity.worst_original), evidence.short(parity.worst_copy)
-    share = f"{parity.disagreements:,} of {parity.rows:,} rows"
-    by = ""
-    if parity.datatype.startswith("FP"):
-        error = parity.max_abs_error
-        off = f"{error:.3g}" if math.isfinite(error) else "infinity (a missing number)"
-        by = f" by up to {off} (allowed: {tolerance.atol:g} + {tolerance.rtol:g} of the value)"
-    return (
-        f"{parity.name} differs on {share}{by}; worst row {parity.worst_row} ({parity.worst_source}) {given}: "
-        f"the original answers {original}, the copy {copy}"
-    )

@@ -29,6 +29,7 @@ stands = always  # the folder is all there is
 
 LABELS: Final = "labels.txt"
 MODEL: Final = "model.tflite"
+_ADAPTERS: Final = "adapters/"
 _SCRIPT: Final = "try_model.py"
 _ANY: Final = "any"
 
@@ -67,6 +68,8 @@ def assemble(parity: ParityReport, options: PackageOptions, places: Places, note
             "Leave [interface] out for this target; the app names outputs and decodes images itself.",
         )
     model = {path.name: path for path in payload.model_files(parity)}
+    if parity.converted.adapter:
+        model |= {name: path for name, path in payload.serving_files().items() if name.startswith(_ADAPTERS)}
     payload.copy(model, places.into)
     if parity.converted.classes:
         text = "".join(f"{_line(known)}\n" for known in parity.converted.classes)

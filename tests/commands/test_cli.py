@@ -127,14 +127,18 @@ def test_doctor_names_what_is_there_and_what_its_absence_costs(run: Run, sqlite_
     found = {one["name"]: one for one in run("doctor", "--registry", sqlite_registry, "--json").json["findings"]}
     assert found["mlflow"]["state"] == "ok"
     assert found["registry"]["detail"].endswith("2 models")
+    assert "PMML copies cannot be checked" in found["java"]["cost"]
     assert "context" in found["docker engine"]["cost"] or found["docker engine"]["state"] == "ok"
 
 
 def test_formats_lists_every_flavor_with_what_it_can_become(run: Run) -> None:
     found = run("formats", "--json").json
-    assert found["flavors"] == {flavor: ["onnx", "tflite"] for flavor in ("sklearn", "xgboost", "lightgbm", "catboost")}
+    four = ["onnx", "tflite", "pmml", "python"]
+    tables = {name: four for name in ("sklearn", "xgboost", "lightgbm", "catboost", "pyfunc")}  # noqa: C420
+    networks = {name: ["onnx", "tflite", "python"] for name in ("onnx", "pytorch", "tensorflow", "keras")}
+    assert found["flavors"] == tables | networks | {"transformers": ["onnx", "python"]}
     assert found["tools"]["onnx"]["onnxruntime"]
-    assert found["targets"] == {"onnx": ["docker", "lambda"], "tflite": ["tflite"]}
+    assert found["targets"] == {"onnx": ["docker", "lambda"], "tflite": ["tflite"], "pmml": [], "python": []}
     assert "lightgbm" in run("formats").out
 
 

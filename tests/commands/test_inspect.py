@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from sklearn.feature_extraction.text import HashingVectorizer
+from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
@@ -31,20 +31,22 @@ def test_a_model_that_can_is_tried_and_nothing_is_left_behind(run: Run, sqlite_r
     assert found["estimator"].startswith("LogisticRegression")
     assert found["targets"] == ["docker", "lambda"]
     assert found["seconds"] > 0
-    assert stages(done) == ["pull", "try onnx", "try tflite"]
+    assert stages(done) == ["pull", "try onnx", "try tflite", "try pmml", "try python"]
     assert sorted(path.name for path in Path("dist/flowers-2").iterdir()) == ["SourceModel.json", "source"]
 
 
 def test_a_model_that_cannot_is_told_in_the_words_of_convert(run: Run, tmp_path: Path) -> None:
     texts = pd.DataFrame({"text": ["good", "bad", "fine", "poor"]})
-    model = make_pipeline(HashingVectorizer(n_features=8), LogisticRegression()).fit(texts["text"], [1, 0, 1, 0])
+    model = make_pipeline(CountVectorizer(tokenizer=str.split, token_pattern=None), LogisticRegression()).fit(
+        texts["text"], [1, 0, 1, 0]
+    )
     top = logged(model, texts, tmp_path / "words").model_dir
     refused = run("convert", top, "--json")
     assert refused.code == 4, refused.out
     found = onnx(run("inspect", top, "--json"))
     assert (found["can"], found["told_by"]) == ("no", "trial")
     assert found["why"].startswith(refused.json["error"]["message"])
-    assert "HashingVectorizer" in found["why"]
+    assert "CountVectorizer" in found["why"]
 
 
 def test_a_converted_model_is_not_loaded_again(run: Run, sqlite_registry: str) -> None:
@@ -52,7 +54,7 @@ def test_a_converted_model_is_not_loaded_again(run: Run, sqlite_registry: str) -
     done = run("inspect", "flowers/2", "--registry", sqlite_registry, "--json")
     found = onnx(done)
     assert (found["can"], found["told_by"], found["seconds"]) == ("yes", "proof", 0)
-    assert stages(done) == ["pull", "try tflite"]
+    assert stages(done) == ["pull", "try tflite", "try pmml", "try python"]
     Path("dist/flowers-2/onnx/ParityReport.json").unlink()
     assert onnx(run("inspect", "flowers/2", "--registry", sqlite_registry, "--json"))["told_by"] == "copy"
 

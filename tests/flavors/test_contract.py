@@ -13,7 +13,7 @@ from sklearn.datasets import load_iris
 from modelrel.errors import Invalid, Refused
 from modelrel.flavors import FLAVORS
 from modelrel.probes import rows
-from tests.models import Flavor, logged
+from tests.models import Flavor, logged, wrapper
 
 DATA, TARGET = load_iris(return_X_y=True, as_frame=True)
 
@@ -36,6 +36,12 @@ def trained(flavor: str, kind: str) -> Any:
         if kind == "classifier":
             return catboost.CatBoostClassifier(**options).fit(DATA, TARGET)
         return catboost.CatBoost(options | {"loss_function": "RMSE"}).fit(DATA, TARGET)
+    if flavor == "onnx":
+        from skl2onnx import to_onnx
+
+        return to_onnx(trained("sklearn", "regressor"), DATA.to_numpy(np.float32)[:1])
+    if flavor == "pyfunc":
+        return wrapper(trained("sklearn", kind))
     import lightgbm
 
     model = lightgbm.LGBMClassifier(n_estimators=2, verbose=-1).fit(DATA, TARGET)
@@ -54,6 +60,8 @@ CASES = [
     ("lightgbm", "booster", {}),
     ("catboost", "classifier", {}),
     ("catboost", "booster", {}),
+    ("onnx", "regressor", {}),
+    ("pyfunc", "classifier", {}),
 ]
 
 
@@ -95,13 +103,14 @@ def test_a_folder_without_mlmodel_is_invalid(flavor: str, tmp_path: Path) -> Non
         FLAVORS[flavor].load(tmp_path)
 
 
-@pytest.mark.parametrize("flavor", sorted(FLAVORS))
+# theirs are in test_pytorch.py and test_tensorflow.py
+@pytest.mark.parametrize("flavor", sorted(FLAVORS.keys() - {"pytorch", "transformers", "tensorflow", "keras"}))
 @pytest.mark.parametrize("size", [0, 100])
 def test_a_truncated_file_is_invalid(flavor: Flavor, size: int, tmp_path: Path) -> None:
     source = logged(trained(flavor, "booster"), DATA, tmp_path, flavor=flavor)
-    name = next(path for path in source.model_dir.iterdir() if path.name.startswith("model."))
+    name = next(path for path in source.model_dir.iterdir() if path.name.startswith(("model.", "python_model.")))
     name.write_bytes(name.read_bytes()[:size])
-    with pytest.raises(Invalid, match=name.name):
+    with pytest.raises((Invalid, Refused), match=name.name):
         FLAVORS[flavor].load(source.model_dir)
 
 

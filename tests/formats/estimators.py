@@ -18,7 +18,6 @@ REFUSED: Final = {
     "DictionaryLearning": "optimisation",
     "FeatureHasher": "MurmurHash3",
     "GaussianProcessClassifier": "error function",
-    "HashingVectorizer": "MurmurHash3",
     "Isomap": "no converter",
     "LatentDirichletAllocation": "until it converges",
     "LocallyLinearEmbedding": "system of equations",
@@ -114,8 +113,6 @@ ARGUMENTS: Final[dict[str, dict[str, Any]]] = {
     "GaussianRandomProjection": {"n_components": 2},
     "StackingClassifier": {"estimators": _MEMBERS, "cv": 2},
     "StackingRegressor": {"estimators": [("line", Ridge()), ("other", LinearRegression())], "cv": 2},
-    "CountVectorizer": {"token_pattern": "[a-zA-Z0-9]+"},
-    "TfidfVectorizer": {"token_pattern": "[a-zA-Z0-9]+"},
     "TransformedTargetRegressor": {"regressor": Ridge(), **_ROOT},
     "TunedThresholdClassifierCV": {"estimator": _LINE, "cv": 2},
     "VotingClassifier": {"estimators": _MEMBERS, "voting": "soft"},
@@ -189,17 +186,32 @@ def _regresses(model: Any) -> bool:
 
 
 NOT_TFLITE: Final = {
-    "CountVectorizer": "is text",
     "GaussianProcessRegressor": "it needs Scan",
     "KNeighborsTransformer": "it needs Scan",
     "LocalOutlierFactor": "it needs Scan",
-    "OrdinalEncoder": "LabelEncoder",
-    "TfidfVectorizer": "is text",
-    # refused for ONNX too, and here for their inputs first
-    "FeatureHasher": "is text",
-    "HashingVectorizer": "is text",
 }
 """Estimator -> words of the reason for which it does not become TFLite, beside those that do not become ONNX."""
 
 NARROW: Final = {"OneClassSVM", "PolynomialCountSketch", "RBFSampler"}
 """Estimators whose answers float32 does not hold on some of the sweep's rows: `verify` refuses those copies."""
+
+PMML: Final = {
+    "ARDRegression", "BayesianRidge", "BernoulliNB", "Binarizer", "ColumnTransformer", "ComplementNB",
+    "DecisionTreeClassifier", "DecisionTreeRegressor", "ElasticNet", "ElasticNetCV", "ExtraTreeClassifier",
+    "ExtraTreeRegressor", "ExtraTreesClassifier", "ExtraTreesRegressor", "FeatureUnion", "FunctionTransformer",
+    "GammaRegressor", "GaussianNB", "GenericUnivariateSelect", "GradientBoostingClassifier",
+    "GradientBoostingRegressor", "GridSearchCV", "HistGradientBoostingClassifier",
+    "HistGradientBoostingRegressor", "HuberRegressor", "IsolationForest", "KBinsDiscretizer", "KMeans", "Lars",
+    "LarsCV", "Lasso", "LassoCV", "LassoLars", "LassoLarsCV", "LassoLarsIC", "LinearDiscriminantAnalysis",
+    "LinearRegression", "LinearSVC", "LinearSVR", "LogisticRegression", "LogisticRegressionCV", "MaxAbsScaler",
+    "MinMaxScaler", "MiniBatchKMeans", "MissingIndicator", "MultiTaskElasticNet", "MultiTaskElasticNetCV",
+    "MultiTaskLasso", "MultiTaskLassoCV", "MultinomialNB", "Normalizer", "OneHotEncoder", "OrdinalEncoder",
+    "OrthogonalMatchingPursuit", "OrthogonalMatchingPursuitCV", "PCA", "PassiveAggressiveClassifier",
+    "PassiveAggressiveRegressor", "Perceptron", "Pipeline", "PoissonRegressor", "PolynomialFeatures",
+    "QuantileRegressor", "RandomForestClassifier", "RandomForestRegressor", "RandomizedSearchCV", "Ridge",
+    "RidgeCV", "RidgeClassifier", "RidgeClassifierCV", "RobustScaler", "SGDClassifier", "SGDRegressor",
+    "SelectFdr", "SelectFpr", "SelectFromModel", "SelectFwe", "SelectKBest", "SelectPercentile",
+    "SequentialFeatureSelector", "SimpleImputer", "StandardScaler", "TheilSenRegressor", "TruncatedSVD",
+    "TweedieRegressor", "VarianceThreshold",
+}  # fmt: skip
+"""Estimators that become PMML, equal in both scorers; every other one is refused."""

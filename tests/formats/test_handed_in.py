@@ -71,7 +71,14 @@ def taken(source: SourceModel, copy: Path) -> ConvertedModel:
 
 @pytest.mark.parametrize(
     ("source", "copy"),
-    [("kinds", "kinds"), ("frame", "kinds"), ("number", "wide"), ("mixed", "mixed"), ("mixed", "shuffled")],
+    [
+        ("kinds", "kinds"),
+        ("kinds", "zipmap"),
+        ("frame", "kinds"),
+        ("number", "wide"),
+        ("mixed", "mixed"),
+        ("mixed", "shuffled"),
+    ],
 )
 def test_a_right_copy_is_proven(
     source: str, copy: str, sources: dict[str, SourceModel], copies: dict[str, Path]
@@ -114,9 +121,15 @@ def test_a_copy_of_another_model_is_refused_by_verify_with_the_worst_row(
     assert "stands until modelrel convert --force" in stop.value.hint
 
 
-def test_zipmap_is_refused_with_the_way_out(sources: dict[str, SourceModel], copies: dict[str, Path]) -> None:
-    with pytest.raises(Refused, match="list of maps") as stop:
-        taken(sources["kinds"], copies["zipmap"])
+def test_zipmap_of_other_classes_is_refused_with_the_way_out(
+    sources: dict[str, SourceModel], copies: dict[str, Path], tmp_path: Path
+) -> None:
+    model = onnx.load(copies["zipmap"])
+    (zipped,) = (node for node in model.graph.node if node.op_type == "ZipMap")
+    zipped.attribute[0].ints[:] = [2, 1, 0]
+    onnx.save(model, tmp_path / "other.onnx")
+    with pytest.raises(Refused, match=r"maps \[2, 1, 0\], and LogisticRegression knows \[0, 1, 2\]") as stop:
+        taken(sources["kinds"], tmp_path / "other.onnx")
     assert "zipmap=False" in stop.value.hint
 
 

@@ -13,7 +13,6 @@ from sklearn import datasets, ensemble, linear_model, naive_bayes, neighbors, ne
 from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA
-from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.manifold import Isomap
 from sklearn.model_selection import GridSearchCV
@@ -228,26 +227,11 @@ def test_a_transformer_gives_transformed_rows(tmp_path: Path) -> None:
     assert found.numbers < 1e-9
 
 
-TEXTS = np.array(
-    ["good film, it's great", "bad bad movie", "I don't like it", "naïve café", "great_one x y"] * 9, object
-)
-
-
-def test_words_cut_by_an_exact_pattern_are_exact(tmp_path: Path) -> None:
-    model = make_pipeline(TfidfVectorizer(token_pattern="[a-zA-Z0-9]+"), linear_model.LogisticRegression())
-    assert compared(model.fit(TEXTS, [1, 0, 0, 1, 1] * 9), TEXTS, tmp_path).labels == 0
-
-
 def refusal(model: Any, data: Any, folder: Path) -> Refused:
     with pytest.raises(Refused) as stop:
         compared(model, data, folder)
     assert stop.value.hint
     return stop.value
-
-
-def test_words_cut_by_the_default_pattern_are_refused(tmp_path: Path) -> None:
-    model = make_pipeline(TfidfVectorizer(), linear_model.LogisticRegression()).fit(TEXTS, [1, 0, 0, 1, 1] * 9)
-    assert "TfidfVectorizer" in refusal(model, TEXTS, tmp_path).message
 
 
 def test_an_estimator_without_converter_is_refused_by_name_and_step(tmp_path: Path) -> None:

@@ -81,4 +81,5 @@ def test_yaml_that_would_run_code_is_not_run(tmp_path: Path) -> None:
 def test_a_library_flavor_is_preferred_to_the_generic_one(tmp_path: Path) -> None:
     assert mlmodel.read(write(tmp_path)).flavor == "sklearn"
     assert mlmodel.read(write(tmp_path, flavors={"python_function": {}})).flavor == "pyfunc"
-    assert mlmodel.read(write(tmp_path, flavors={"python_function": {}, "prophet": {}})).flavor == "prophet"
+    assert mlmodel.read(write(tmp_path, flavors={"python_function": {}, "prophet": {}})).flavor == "pyfunc"
+    assert mlmodel.read(write(tmp_path, flavors={"mleap": {}})).flavor == "mleap"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 
 from modelrel.serving import answer, load_model
 from tests.conftest import Run
+from tests.models import logged
 
 SERVED = '[interface]\noutputs = ["score=probabilities", "class=label"]\npass_through = ["id", "row:INT64"]\n'
 
@@ -98,3 +101,39 @@ def test_an_interface_that_does_not_fit_is_refused(text: str, said: str, run: Ru
     done = run("convert", "flowers@candidate", "--registry", own_registry)
     assert done.code == 2, done.err
     assert said in done.err.replace("\n", " ")
+
+
+IMAGES = """
+[verify]
+rows = 200
+budget = 1
+[interface]
+image = "input"
+scale = "1/127.5"
+offset = "-1"
+outputs = ["shares=prediction"]
+"""
+
+
+def test_a_network_takes_encoded_images(run: Run, tmp_path: Path) -> None:
+    import keras
+    from PIL import Image
+
+    model = keras.Sequential([keras.Input((12, 16, 3), name="input"), keras.layers.Flatten(), keras.layers.Dense(2)])
+    data = np.random.default_rng(0).random((6, 12, 16, 3)).astype(np.float32)
+    logged(model, data, tmp_path / "made", flavor="tensorflow")
+    configured(IMAGES)
+    done = run("convert", str(tmp_path / "made" / "source"), "--json")
+    assert done.code == 0, done.err
+    assert done.json["parity"]["sources"]["images"] == 32
+    folder = Path(done.json["folder"], "onnx")
+    picture = np.random.default_rng(1).integers(0, 256, (30, 50, 3), np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, "PNG")
+    sent = base64.b64encode(stream.getvalue()).decode()
+    status, said = asked(folder, "/invocations", {"inputs": {"input": [sent]}})
+    assert status == 200, said
+    small = np.asarray(Image.fromarray(picture).resize((16, 12), Image.Resampling.BILINEAR), np.float32) / 127.5 - 1
+    np.testing.assert_allclose(said["predictions"], model.predict(small[None], verbose=0), rtol=1e-4, atol=1e-5)
+    status, said = asked(folder, "/invocations", {"inputs": {"input": ["no image"]}})
+    assert status == 400, said

@@ -14,6 +14,7 @@ import pytest
 from mlflow.entities import Dataset as Logged
 
 from modelrel.errors import Refused
+from modelrel.measured import Coverage
 from modelrel.probes import training
 from modelrel.registry import Registry
 from modelrel.registry.datasets import described
@@ -21,7 +22,7 @@ from modelrel.registry.reference import parse
 from modelrel.steps.convert import convert
 from modelrel.steps.pull import locate, pull
 from modelrel.steps.verify import verify
-from modelrel.values import ConvertedModel, ConvertOptions, Coverage, ParityReport, SourceModel, VerifyOptions
+from modelrel.values import ConvertedModel, ConvertOptions, ParityReport, SourceModel, VerifyOptions
 from tests import registered_data
 from tests.conftest import Run
 from tests.steps.test_verify_probes import misread

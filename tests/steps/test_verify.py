@@ -20,9 +20,10 @@ from sklearn.tree import DecisionTreeClassifier
 from modelrel import archive, records
 from modelrel.errors import Invalid, Refused
 from modelrel.formats import FORMATS
+from modelrel.measured import Tolerance
 from modelrel.steps.convert import convert
 from modelrel.steps.verify import verify
-from modelrel.values import ConvertedModel, ConvertOptions, ParityReport, Tolerance, VerifyOptions
+from modelrel.values import ConvertedModel, ConvertOptions, ParityReport, VerifyOptions
 from tests.models import logged, people, prepared
 
 DATA, TARGET = load_breast_cancer(return_X_y=True)

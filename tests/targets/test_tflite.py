@@ -11,12 +11,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.compose import ColumnTransformer
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 
 from modelrel.delivered import Package
 from modelrel.errors import Invalid, Refused
+from modelrel.steps.convert import convert
+from modelrel.steps.package import package
 from modelrel.steps.smoke import smoke
+from modelrel.steps.verify import verify
 from modelrel.targets import tflite
-from modelrel.values import PackageOptions
+from modelrel.values import ConvertOptions, PackageOptions, VerifyOptions
+from tests.formats.texts import classes, frame
+from tests.models import logged
 from tests.targets import tiny
 
 
@@ -79,6 +89,24 @@ def test_a_line_that_does_not_fit_is_answered_with_an_error_and_the_next_is_righ
     assert "error" in first
     assert "error" in second
     assert third["outputs"]["label"] == content["outputs"]["label"]
+
+
+def test_a_package_of_texts_carries_what_turns_them_into_numbers(tmp_path: Path) -> None:
+    columns = ColumnTransformer([("text", TfidfVectorizer(), "text"), ("plan", OneHotEncoder(), ["plan"])])
+    model = make_pipeline(columns, LogisticRegression()).fit(frame()[["text", "plan"]], classes())
+    source = logged(model, frame()[["text", "plan"]], tmp_path)
+    report = verify(convert(source, "tflite", ConvertOptions()), VerifyOptions(rows=100))
+    made = package(report, "tflite", PackageOptions())
+    assert "values of another type" in {check.name for check in smoke(made).checks}
+    folder = Path(shutil.copytree((made.folder / made.artifact).parent, tmp_path / "elsewhere"))
+    assert {"adapter.json", "adapters"} < {path.name for path in folder.iterdir()}
+    assert "adapter.json" in (folder / "README.md").read_text(encoding="utf-8")
+    done = run(folder)
+    assert done.returncode == 0, done.stderr
+    assert "8 golden rows: right" in done.stdout
+    said = json.dumps({"inputs": {"text": [[frame()["text"][0]]], "plan": [["basic"]]}})
+    answered = json.loads(run(folder, "--lines", given=said).stdout)["outputs"]
+    np.testing.assert_allclose(answered["probabilities"], model.predict_proba(frame()[["text", "plan"]][:1]), atol=1e-6)
 
 
 def test_smoke_runs_it_in_a_process_without_tensorflow(delivered: Package) -> None:

@@ -26,6 +26,7 @@ from sklearn.ensemble import RandomForestClassifier
 from modelrel import archive, extras, interpreters, tensors
 from modelrel.delivered import Package
 from modelrel.errors import Unavailable
+from modelrel.measured import OutputParity, Tolerance
 from modelrel.steps.convert import convert
 from modelrel.steps.package import package
 from modelrel.steps.verify import verify
@@ -34,13 +35,11 @@ from modelrel.targets.engine import Engine
 from modelrel.values import (
     ConvertedModel,
     ConvertOptions,
-    OutputParity,
     PackageOptions,
     ParityReport,
     Signature,
     SourceModel,
     TensorSpec,
-    Tolerance,
     VerifyOptions,
 )
 from tests.models import logged

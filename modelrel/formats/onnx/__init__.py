@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from modelrel import extras, trees
+from modelrel import extras, networks, onnx_file, trees
 from modelrel.errors import Invalid, Refused, Unavailable
 from modelrel.formats import origin
 from modelrel.formats.onnx import known_bad
 from modelrel.formats.onnx.opsets import NEWEST, OLDEST
-from modelrel.formats.order import Order
+from modelrel.formats.order import Order, refuse_texts, refuse_trees
 from modelrel.tensors import Array, Predict, Tensors, text
 
 if TYPE_CHECKING:
@@ -23,12 +23,18 @@ if TYPE_CHECKING:
 
 SUFFIX: Final = ".onnx"
 _LARGEST_REFERENCE: Final = 20_000_000
-FLAVORS: Final = frozenset({"sklearn", "xgboost", "lightgbm", "catboost"})
+_TREES: Final = frozenset({"xgboost", "lightgbm", "catboost"})
+_NETWORKS: Final = frozenset({"tensorflow", "keras"})
+FLAVORS: Final = frozenset({"sklearn", "onnx", "pyfunc", "pytorch", "transformers", *_TREES, *_NETWORKS})
 WRITERS: Final = ("onnx", "onnxruntime", "skl2onnx")
 RUNTIMES: Final = ("onnxruntime", "numpy")
+SECOND: Final = ""
 KNOWN_BAD: Final = known_bad.TABLE
 metadata = origin.metadata
-TOOLS: Final = ("onnx", "onnxruntime", "skl2onnx", "scikit-learn", "xgboost", "lightgbm", "catboost")
+TOOLS: Final = (
+    "onnx", "onnxruntime", "skl2onnx", "scikit-learn", "xgboost", "lightgbm", "catboost", "torch", "onnxscript",
+    "tf2onnx", "tensorflow",
+)  # fmt: skip
 
 
 def convert(native: object, order: Order, path: Path) -> Mapping[str, object]:
@@ -38,25 +44,44 @@ def convert(native: object, order: Order, path: Path) -> Mapping[str, object]:
     """
     from modelrel.formats.onnx import large, tree_operators
 
-    if order.opset and not OLDEST <= order.opset <= NEWEST:
+    if order.opset and order.flavor != "onnx" and not OLDEST <= order.opset <= NEWEST:
         raise Invalid(
             f"opset {order.opset} cannot be written: the converters and onnxruntime take {OLDEST} to {NEWEST}",
             f"Choose --opset {NEWEST}, or leave it out.",
         )
+    if order.flavor == "transformers":
+        from modelrel.formats.onnx import from_transformers
+
+        refuse_texts(order)
+        network, inner, adapter = from_transformers.write(native, order)
+        served = [asdict(spec) for spec in order.signature.inputs]
+        return {**_written(network, inner, path, {}), "inputs": served, "adapter": adapter}
+    if order.quantize and order.flavor not in _NETWORKS and trees.read(native) is not None:
+        refuse_trees(order, "ONNX")
     with tree_operators.written(order.operators), large.later() as kept:
+        order = replace(order, shapes=networks.shapes(native, order.shapes))
         core = _writer(order.flavor)(native, order)
-        return _written(core, order, path, kept)
+        return _written(core, _freed(order), path, kept)
 
 
-def core(native: object, order: Order) -> tuple[Any, Mapping[str, object]]:
-    """Return the model as an ONNX graph with the order's interface, for other formats to start from, and its hints.
+def _freed(order: Order) -> Order:
+    """Return the order with what a graph's outputs leave open: other writers' outputs are as wide as their rows say."""
+    if order.flavor != "onnx":
+        return order
+    from modelrel.formats.onnx import from_file
+
+    return from_file.freed(order)
+
+
+def core(native: object, order: Order) -> tuple[Any, Core]:
+    """Return the model as an ONNX graph with the order's interface, for other formats to start from, and its core.
 
     Raises `Refused` as `convert` does.
     """
     from modelrel.formats.onnx import graph
 
     found = _writer(order.flavor)(native, order)
-    return graph.bordered(found, order)[0], found.hints
+    return graph.bordered(found, order)[0], found
 
 
 def adopt(native: object, order: Order, given: Path, path: Path) -> Mapping[str, object]:
@@ -89,11 +114,20 @@ def _hints(native: object, order: Order) -> Mapping[str, object]:
 
 def _written(core: Core, order: Order, path: Path, kept: Mapping[str, Large]) -> Mapping[str, object]:
     """Put the release's interface around a core, write it, and describe it."""
-    from modelrel.formats.onnx import graph, large
+    import onnx
+
+    from modelrel.formats.onnx import graph, large, smaller
 
     model, outputs = graph.bordered(core, order)
     if order.operators == "core":
         _only_core(model)
+    exact = 0
+    if core.adapter:
+        refuse_texts(order)
+    if order.quantize:
+        large.write(onnx.ModelProto.FromString(model.SerializeToString()), kept, path)
+        exact = path.stat().st_size
+        model = smaller.made(model, order)
     opsets = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
     large.write(model, kept, path)
     predict = order.answers.predict
@@ -111,6 +145,8 @@ def _written(core: Core, order: Order, path: Path, kept: Mapping[str, Large]) ->
         "estimator": order.answers.estimator,
         "notes": list(core.notes),
         "hints": core.hints,
+        **({"adapter": core.adapter} if core.adapter else {}),
+        "exact_size": exact,
     }
 
 
@@ -125,9 +161,10 @@ def _only_core(model: Any) -> None:
 
 
 def check(path: Path) -> None:
-    """Raise `Refused` where the file is no valid ONNX model."""
+    """Raise `Refused` where the file is no valid ONNX model, or keeps data in another file (no library looks then)."""
     import onnx
 
+    onnx_file.refuse_outside(onnx_file.parsed(path.read_bytes(), "the converted model"), "the converted model")
     try:
         onnx.checker.check_model(str(path))
     except Exception as error:
@@ -202,7 +239,19 @@ def _writer(flavor: str) -> Callable[[Any, Order], Core]:
         from modelrel.formats.onnx import from_sklearn
 
         return from_sklearn.write
-    if flavor in FLAVORS:
+    if flavor == "onnx":
+        from modelrel.formats.onnx import from_file
+
+        return from_file.write
+    if flavor == "pytorch":
+        from modelrel.formats.onnx import from_torch
+
+        return from_torch.write
+    if flavor in _NETWORKS:
+        from modelrel.formats.onnx import from_tensorflow
+
+        return from_tensorflow.write
+    if flavor in _TREES:
         from modelrel.formats.onnx import from_trees
 
         return from_trees.write

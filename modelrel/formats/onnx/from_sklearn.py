@@ -10,12 +10,18 @@ import onnx
 
 from modelrel import trees
 from modelrel.errors import Refused
-from modelrel.formats.onnx import from_trees, hints, known_faults, large, sklearn_options, sklearn_steps
+from modelrel.formats.onnx import from_trees, hints, known_faults, large, sklearn_options, sklearn_steps, sklearn_text
 from modelrel.formats.onnx.graph import DOMAIN_ML, Core, Nodes
 from modelrel.formats.onnx.opsets import ML, ML_TREES, NEWEST
 from modelrel.formats.onnx.repair import repaired
 from modelrel.formats.onnx.sklearn_plain import plain
 from modelrel.formats.order import Order
+
+_TWO_SCORES: Final = frozenset({
+    "LinearSVC", "NuSVC", "PassiveAggressiveClassifier", "Perceptron", "RidgeClassifier", "RidgeClassifierCV",
+    "SGDClassifier", "SVC",
+})  # fmt: skip
+"""Classifiers whose decision value skl2onnx writes as two columns, where there are two classes."""
 
 _FLOAT_NOTE: Final = "computes in float32, because its operators have no float64 form"
 
@@ -34,9 +40,12 @@ def write(native: Any, order: Order) -> Core:
     failures: list[Exception] = []
     for double in (True, False):
         try:
+            adapted = _adapted(copy.deepcopy(native))
+            texts = sklearn_text.mark(adapted, order)
             with large.at_once():
-                model = _converted(_adapted(copy.deepcopy(native)), order, merged, double)
-            model = _one_score(repaired(model), native, order)
+                model = _converted(adapted, order, merged, double)
+            front = sklearn_text.cut(model, texts, merged=merged) if texts.parts else None
+            model = _one_score(repaired(front.model if front else model), native, order)
             _try(model)
         except Refused:
             raise
@@ -49,8 +58,10 @@ def write(native: Any, order: Order) -> Core:
             model=model,
             outputs=_outputs(model, order),
             merged=merged,
-            notes=() if double else (_FLOAT_NOTE,),
+            notes=(*(() if double else (_FLOAT_NOTE,)), *((sklearn_text.NOTE,) if front else ())),
             hints=hints.found(native, order.signature),
+            inputs=front.inputs if front else (),
+            adapter=front.adapter if front else {},
         )
     raise failures[0]
 
@@ -115,12 +126,12 @@ def _with_empty(known: Any, part: Any) -> Any:
 
 
 def _one_score(model: onnx.ModelProto, native: Any, order: Order) -> onnx.ModelProto:
-    """Keep the second of the two score columns that skl2onnx gives a support vector machine of two classes."""
+    """Keep the second of the two score columns that skl2onnx gives some classifiers of two classes."""
     final = native
     while hasattr(final, "steps") or hasattr(final, "best_estimator_"):
         final = final.steps[-1][1] if hasattr(final, "steps") else final.best_estimator_
     shape = order.shapes["scores"].shape if "scores" in order.shapes else ()
-    if type(final).__name__ in ("SVC", "NuSVC") and len(shape) == 1:
+    if type(final).__name__ in _TWO_SCORES and len(shape) == 1:
         nodes, both = Nodes("score"), model.graph.output[-1]
         both.name = nodes.add("Gather", both.name, nodes.constant(1, np.int64), axis=1)
         both.type.tensor_type.ClearField("shape")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -16,7 +16,7 @@ from modelrel.formats.onnx import large
 from modelrel.formats.onnx.opsets import ML, ML_TREES, NEWEST
 from modelrel.formats.order import Order
 from modelrel.tensors import NUMPY, datatype
-from modelrel.values import TensorSpec
+from modelrel.values import Signature, TensorSpec
 
 ELEMENT: Final = {name: helper.np_dtype_to_tensor_dtype(dtype) for name, dtype in NUMPY.items()}
 """Open Inference datatype -> ONNX element type (text is dtype object, which ONNX calls STRING)."""
@@ -73,8 +73,10 @@ class Core:
     """What a converter wrote, before it has the signature's interface.
 
     Its one input is all columns side by side (`merged`), or it has one per column in the signature's order.
-    `outputs` maps the names that the release uses to those of the core's tensors. `opsets` (domain -> version) is
-    empty unless they are given with the core.
+    `outputs` maps the names that the release uses to those of the core's tensors; `open` names the dimensions of an
+    output, beside the first, that no row fixes. `opsets` (domain -> version) is empty unless they are given with the
+    core. Where an `adapter` stands in front (what `adapter.json` holds), `inputs` are what it gives, one for each
+    input of the core.
     """
 
     model: ModelProto
@@ -82,7 +84,10 @@ class Core:
     merged: bool
     notes: tuple[str, ...] = ()
     hints: Mapping[str, object] = field(default_factory=dict)
+    inputs: tuple[TensorSpec, ...] = ()
+    adapter: Mapping[str, object] = field(default_factory=dict)
     opsets: Mapping[str, int] = field(default_factory=dict)
+    open: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def element_of(model: ModelProto, name: str) -> int:
@@ -96,6 +101,8 @@ def element_of(model: ModelProto, name: str) -> int:
 def bordered(core: Core, order: Order) -> tuple[ModelProto, tuple[TensorSpec, ...]]:
     """Return the model with the signature's inputs and the release's outputs, and the outputs' specs."""
     nodes = Nodes()
+    if core.adapter:
+        order = replace(order, signature=Signature(kind="tensor", inputs=core.inputs))
     feeds = _enter(core, order, nodes)
     inner = inlined(core.model, feeds, nodes)
     outputs = tuple(
@@ -110,7 +117,7 @@ def bordered(core: Core, order: Order) -> tuple[ModelProto, tuple[TensorSpec, ..
         [_value(spec) for spec in outputs],
         initializer=nodes.constants,
     )
-    return _normalised(helper.make_model(graph, opset_imports=_opsets(core, order)), order), outputs
+    return normalised(helper.make_model(graph, opset_imports=_opsets(core, order)), order), outputs
 
 
 def _enter(core: Core, order: Order, nodes: Nodes) -> dict[str, str]:
@@ -165,6 +172,8 @@ def _leave(core: Core, order: Order, nodes: Nodes, name: str, tensor: str) -> Te
     """Give one output the datatype and dimensions of the original's, and its name."""
     element = element_of(core.model, core.outputs[name])
     spec = order.shapes.get(name) or _guessed(name, element, order)
+    free = core.open.get(name, ())
+    spec = replace(spec, shape=tuple(-1 if axis in free else size for axis, size in enumerate(spec.shape)))
     spec = _released(name, spec, element)
     if len(spec.shape) == 1:
         tensor = nodes.add("Reshape", tensor, nodes.constant([-1], np.int64))
@@ -210,7 +219,7 @@ def _opsets(core: Core, order: Order) -> list[onnx.OperatorSetIdProto]:
     return [helper.make_opsetid(name, found[name]) for name in sorted(used)]
 
 
-def _normalised(model: ModelProto, order: Order) -> ModelProto:
+def normalised(model: ModelProto, order: Order) -> ModelProto:
     """Order nodes, and number them and tensors in order of appearance, so that equal models are equal bytes."""
     graph = model.graph
     _sort(graph)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 import numpy as np
 import onnx
 from onnx import TensorProto, ValueInfoProto, helper
 
+from modelrel import onnx_file
 from modelrel.errors import Refused
+from modelrel.formats.onnx import from_file
 from modelrel.formats.onnx.graph import ELEMENT, Core
 from modelrel.formats.onnx.opsets import NEWEST
 from modelrel.formats.order import Order
@@ -23,6 +25,7 @@ from modelrel.values import TensorSpec
 PRODUCER: Final = "modelrel.handed_in_producer"
 """The key in the file's metadata under which the producer of the file as given is kept."""
 
+_GIVEN: Final = "the file handed in"
 _ROWS: Final = 3  # enough to tell a fixed number of rows from a free one
 _OLDEST: Final = 7  # the first opset that onnxruntime runs
 _USUAL: Final = {
@@ -43,13 +46,14 @@ def core(given: Path, order: Order, hints: Mapping[str, object]) -> tuple[Core, 
     content = given.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     model = _read(content)
+    zipped = _unmapped(model, order)
     merged = _enters(model, order)
     answered = _tried(model, order, merged=merged)
     outputs = _matched(answered, order)
     left = [name for name in answered if name not in outputs.values()]
     producer = " ".join(written_by(model)).strip()
     _typed(model, answered)
-    notes = [f"handed in, written by {producer or 'an unnamed tool'}; sha256 of the file as given: {digest}"]
+    notes = [*zipped, f"handed in, written by {producer or 'an unnamed tool'}; sha256 of the file as given: {digest}"]
     if left:
         notes.append(f"the original has no output like {', '.join(left)}, which the copy leaves out")
     made = Core(
@@ -66,39 +70,24 @@ def written_by(model: onnx.ModelProto) -> tuple[str, str]:
 
 
 def _read(content: bytes) -> onnx.ModelProto:
-    hint = "Hand in one ONNX file that holds everything, as the converter wrote it."
-    try:
-        model = onnx.load_model_from_string(content)
-    except Exception as error:
-        raise Refused(f"the file handed in is no ONNX model: {_line(error)}", hint) from error
-    outside = [name for name in map(_outside, _messages(model)) if name]
-    if outside:
-        raise Refused(f"the file handed in keeps {len(outside)} tensors in other files ({outside[0]})", hint)
-    try:
-        onnx.checker.check_model(model)
-        if model.functions:
-            model = onnx.inliner.inline_local_functions(model)
-    except Exception as error:
-        raise Refused(f"the file handed in is not valid ONNX: {_line(error)}", hint) from error
-    if model.graph.sparse_initializer:
-        raise Refused("the file handed in has sparse constants, which are not read", "Write them as dense tensors.")
-    return model
+    model = onnx_file.parsed(content, _GIVEN)
+    onnx_file.refuse_outside(model, _GIVEN)
+    return onnx_file.checked(model, _GIVEN)
 
 
-def _messages(message: Any) -> Iterator[Any]:
-    """Yield a protobuf message and everything inside it."""
-    yield message
-    for field, value in message.ListFields():
-        if field.message_type is not None:
-            for inner in [value] if hasattr(value, "ListFields") else value:
-                yield from _messages(inner)
+def _unmapped(model: onnx.ModelProto, order: Order) -> list[str]:
+    """Make a tensor of a list of maps (ZipMap); return what was done.
 
-
-def _outside(message: Any) -> str:
-    if not isinstance(message, TensorProto):
-        return ""
-    external = message.data_location == TensorProto.EXTERNAL or message.external_data
-    return (message.name or "unnamed") if external else ""
+    Raises `Refused` where its columns are not the original's classes, in their order.
+    """
+    for name, (_, classes) in onnx_file.zipmaps(model).items():
+        if tuple(classes) != order.answers.classes:
+            raise Refused(
+                f"the output {name} of the file handed in maps {classes[:5]}, and {order.answers.estimator} knows "
+                f"{list(order.answers.classes[:5])}",
+                "Convert with zipmap=False: options={id(model): {'zipmap': False}} in skl2onnx and onnxmltools.",
+            )
+    return from_file.unmapped(model)[1]
 
 
 def _opsets(model: onnx.ModelProto) -> dict[str, int]:
@@ -188,8 +177,7 @@ def _tried(model: onnx.ModelProto, order: Order, *, merged: bool) -> dict[str, A
     for value in model.graph.output:
         if value.type.WhichOneof("value") != "tensor_type":
             raise Refused(
-                f"the output {value.name} of the file handed in is a list of maps (ZipMap), not a tensor",
-                "Convert with zipmap=False: options={id(model): {'zipmap': False}} in skl2onnx and onnxmltools.",
+                f"the output {value.name} of the file handed in is no tensor", "Convert it with tensors alone."
             )
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4

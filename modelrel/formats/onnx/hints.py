@@ -6,7 +6,7 @@ input, or a test for one of its categories, or something that is not followed fu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -55,7 +55,7 @@ def _follow(step: Any, ways: list[Way], names: Sequence[str], said: list[dict[st
             if after is not None and inner is not None and not isinstance(inner, str):
                 after = _follow(inner, after, names, said)
         return after
-    if kind == "ColumnTransformer":
+    if kind in ("ColumnTransformer", "FeatureUnion"):
         return _columns(step, ways, names, said)
     if kind == "StandardScaler":
         return _scaled(step, ways, said)
@@ -80,8 +80,8 @@ def _follow(step: Any, ways: list[Way], names: Sequence[str], said: list[dict[st
 def _last(step: Any, ways: list[Way], said: list[dict[str, object]]) -> None:
     """Note what a step tells after which features are not followed: words, knots, splits."""
     kind = type(step).__name__
-    if kind in ("CountVectorizer", "TfidfVectorizer"):
-        _vocabulary(step, ways, said)
+    if kind in ("CountVectorizer", "HashingVectorizer", "TfidfVectorizer"):
+        _vocabulary(getattr(step, "vocabulary_", _ANY_WORDS), ways, said)
         return
     if kind in _KNOTS:
         _knots(_KNOTS[kind](step), ways, said)
@@ -115,9 +115,13 @@ def _knots(listed: Any, ways: list[Way], said: list[dict[str, object]]) -> None:
             said[way.source]["knots"] = back[picked].tolist()
 
 
-def _vocabulary(step: Any, ways: list[Way], said: list[dict[str, object]]) -> None:
+_ANY_WORDS: Final = ("a", "and", "don't", "été", "good", "it", "naïve", "not", "the", "to", "was", "well-known", "you")
+"""What stands for the words of hashes, which are not kept."""
+
+
+def _vocabulary(known: Iterable[object], ways: list[Way], said: list[dict[str, object]]) -> None:
     if len(ways) == 1 and ways[0].source >= 0:
-        words = sorted(str(word) for word in step.vocabulary_)
+        words = sorted(str(word) for word in known)
         picked = np.unique(np.linspace(0, len(words) - 1, min(len(words), _MOST_WORDS)).astype(int))
         said[ways[0].source]["vocabulary"] = [words[index] for index in picked]
 
@@ -138,10 +142,11 @@ def _stands_for_missing(step: Any, ways: list[Way], said: list[dict[str, object]
 
 def _columns(step: Any, ways: list[Way], names: Sequence[str], said: list[dict[str, object]]) -> list[Way] | None:
     after: list[Way] = []
-    for _, inner, columns in step.transformers_:
+    union = [(name, inner, slice(None)) for name, inner in getattr(step, "transformer_list", ())]
+    for _, inner, columns in union or step.transformers_:
         if isinstance(inner, str) and inner == "drop":
             continue
-        picked = [ways[index] for index in _positions(columns, names, len(ways))]
+        picked = [ways[index] for index in positions(columns, names, len(ways))]
         if isinstance(inner, str) or type(inner).__name__ == "FunctionTransformer":
             after += picked
             continue
@@ -150,7 +155,7 @@ def _columns(step: Any, ways: list[Way], names: Sequence[str], said: list[dict[s
     return after
 
 
-def _positions(columns: Any, names: Sequence[str], count: int) -> list[int]:
+def positions(columns: Any, names: Sequence[str], count: int) -> list[int]:
     """Return column positions from names, positions, masks, slices, or one of them."""
     if isinstance(columns, slice):
         return list(range(count))[columns]

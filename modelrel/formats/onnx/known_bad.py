@@ -199,7 +199,7 @@ TABLE: Final[tuple[Fault, ...]] = (
         name="words", library="onnxruntime", versions=">=1.0", over="graph",
         condition="Tokenizer with an expression that approximates scikit-learn's", concerns=_tokens,
         wrong="accents, apostrophes and one-letter words are cut otherwise", action="warn",
-        instead=f"Train with token_pattern={TOKENS!r}.",
+        instead="Let modelrel convert it.",
     ),
 )  # fmt: skip
 """Every entry has a test of its name that sees the fault: where the test fails, the library is right again."""

@@ -17,7 +17,6 @@ _NO_EXACT: Final = {
     "DictionaryLearning": "solves an optimisation for each row, which has no exact copy in ONNX",
     "FeatureHasher": "hashes words with MurmurHash3, which ONNX does not have",
     "GaussianProcessClassifier": "needs the error function in float64, which onnxruntime does not have",
-    "HashingVectorizer": "hashes words with MurmurHash3, which ONNX does not have",
     "LatentDirichletAllocation": "iterates for each row until it converges, which has no exact copy in ONNX",
     "LocallyLinearEmbedding": "solves a system of equations for each row, which has no exact copy in ONNX",
     "MiniBatchDictionaryLearning": "solves an optimisation for each row, which has no exact copy in ONNX",
@@ -36,12 +35,6 @@ def refuse(native: Any) -> None:
         name = type(part).__name__
         if name in _NO_EXACT:
             raise Refused(f"{name} {_NO_EXACT[name]}", _NO_COPY)
-        if name in ("TfidfVectorizer", "CountVectorizer") and part.token_pattern != TOKENS:
-            # ONNX cuts words by an RE2 expression; scikit-learn's default needs look-around and Unicode classes.
-            raise Refused(
-                f"{name} with token_pattern={part.token_pattern!r} has no exact copy in ONNX",
-                f"Train it with token_pattern={TOKENS!r}, which cuts words alike in both.",
-            )
 
 
 def parts(native: Any) -> Iterator[Any]:

@@ -1,10 +1,8 @@
-"""The options that skl2onnx converts a model with: plain tensors instead of maps, and texts cut anywhere alike."""
+"""The options that skl2onnx converts a model with: plain tensors instead of maps."""
 
 from __future__ import annotations
 
 from typing import Any
-
-from modelrel.formats.onnx import known_faults
 
 
 def chosen(native: Any, *, scores: bool) -> dict[int, dict[str, Any]]:
@@ -19,10 +17,4 @@ def chosen(native: Any, *, scores: bool) -> dict[int, dict[str, Any]]:
     known = _converter_pool[alias].get_allowed_options() if alias in _converter_pool else None
     wanted = {"zipmap": False, "raw_scores": scores}
     picked = {name: value for name, value in wanted.items() if name in (known or ()) and (value or name == "zipmap")}
-    # Its default locale, en_US.UTF-8, is not installed in slim images, where the model would then not load.
-    texts = {
-        id(part): {"locale": "C.UTF-8"}
-        for part in known_faults.parts(native)
-        if type(part).__name__ in ("TfidfVectorizer", "CountVectorizer")
-    }
-    return ({id(final): picked} if picked else {}) | texts
+    return {id(final): picked} if picked else {}

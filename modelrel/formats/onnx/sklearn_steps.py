@@ -8,37 +8,65 @@ from typing import Any, Final
 import numpy as np
 from onnx import TensorProto
 
-from modelrel.formats.onnx import from_trees, sklearn_tail, sklearn_trees
+from modelrel.errors import Refused
+from modelrel.formats.onnx import from_trees, known_faults, sklearn_tail, sklearn_text, sklearn_trees
 from modelrel.formats.onnx.graph import Nodes
 from modelrel.formats.order import Order
 from modelrel.values import Signature
 
 _KEEP_SPARSE: Final = frozenset(
-    {"MaxAbsScaler", "StandardScaler", "SelectKBest", "SelectPercentile", "VarianceThreshold"}
+    {"MaxAbsScaler", "Normalizer", "StandardScaler", "SelectKBest", "SelectPercentile", "VarianceThreshold"}
 )
 
 
 def register(order: Order) -> None:
     """Make skl2onnx convert these steps with this module (in this process)."""
     sklearn_trees.register()
-    single = all(spec.datatype in ("FP32", "BYTES") for spec in order.signature.inputs)
+    kinds = {spec.datatype for spec in order.signature.inputs}
+    single = "FP32" in kinds <= {"FP32", "BYTES"}  # what is made of text alone is float64
     sklearn_tail.register(single=single)
+    sklearn_text.register()
     _register_scaler(single)
     _register_imputer(order.signature)
 
 
+_MAKE_SPARSE: Final = frozenset({"CountVectorizer", "HashingVectorizer", "TfidfTransformer", "TfidfVectorizer"})
+
+
+def _gives_sparse(step: Any) -> bool:
+    """Whether what a step of a FeatureUnion gives is sparse, which makes all of it so."""
+    last = step
+    while hasattr(last, "steps"):
+        last = last.steps[-1][1]
+    return type(last).__name__ in _MAKE_SPARSE or bool(getattr(last, "sparse_output", False))
+
+
 def mark_sparse(native: Any) -> None:
-    """Note on each booster of a pipeline whether the steps before it hand it sparse rows."""
+    """Note on each booster of a pipeline whether the steps before it hand it sparse rows.
+
+    Raises `Refused` where a sparse row may hold zeros, which XGBoost tells from what the row does not hold.
+    """
     sparse = False
+    hashes = [part for part in known_faults.parts(native) if type(part).__name__ == "HashingVectorizer"]
+    cancels = any(part.alternate_sign and not part.binary for part in hashes)
     for _, step in getattr(native, "steps", ()):
         kind = type(step).__name__
         if kind == "ColumnTransformer":
             sparse = bool(step.sparse_output_)
         elif kind == "OneHotEncoder":
             sparse = bool(step.sparse_output)
+        elif kind in _MAKE_SPARSE:
+            sparse = True
+        elif kind == "FeatureUnion":
+            sparse = any(_gives_sparse(inner) for _, inner in step.transformer_list)
         elif kind not in _KEEP_SPARSE and hasattr(step, "transform"):
             sparse = False
         elif hasattr(step, "predict"):
+            if cancels and type(step).__module__.startswith("xgboost"):
+                raise Refused(
+                    f"HashingVectorizer with alternate_sign before {kind}: a count that cancels to 0 is not missing",
+                    "Train it with alternate_sign=False.",
+                )
             setattr(step, sklearn_trees.SPARSE, sparse)
 
 

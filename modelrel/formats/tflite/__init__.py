@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from modelrel import extras, trees
+from modelrel import extras, networks, trees
 from modelrel.errors import Refused
 from modelrel.formats import origin
 from modelrel.formats.faults import Fault
-from modelrel.formats.order import Order
-from modelrel.tensors import NUMPY, Array, Predict, Tensors, rows, stack, take
+from modelrel.formats.order import Order, refuse_texts, refuse_trees
+from modelrel.formats.tflite import smaller
+from modelrel.tensors import NUMPY, Array, Predict, Tensors, held, rows, stack, take
+from modelrel.values import TensorSpec
+
+if TYPE_CHECKING:
+    from modelrel.formats.tflite.interface import Make
 
 SUFFIX: Final = ".tflite"
-FLAVORS: Final = frozenset({"sklearn", "xgboost", "lightgbm", "catboost"})
+_NETWORKS: Final = frozenset({"tensorflow", "keras"})
+FLAVORS: Final = frozenset({"sklearn", "xgboost", "lightgbm", "catboost", "onnx", "pyfunc", "pytorch", *_NETWORKS})
 WRITERS: Final = ("tensorflow", "ai-edge-litert", "onnx", "onnxruntime", "skl2onnx")
 RUNTIMES: Final = ("ai-edge-litert", "numpy")
+SECOND: Final = ""
 KNOWN_BAD: Final[tuple[Fault, ...]] = ()
 metadata = origin.metadata
 TOOLS: Final = ("tensorflow", "ai-edge-litert", "onnx", "skl2onnx", "scikit-learn", "xgboost", "lightgbm", "catboost")
@@ -37,27 +44,70 @@ def convert(native: object, order: Order, path: Path) -> Mapping[str, object]:
     """
     from modelrel.formats.tflite import from_trees, interface
 
+    if any(spec.datatype == "BYTES" for spec in order.signature.inputs) and order.flavor == "sklearn":
+        return _lowered(native, order, path)
+    order = replace(order, shapes=networks.shapes(native, order.shapes))
     inputs, notes = interface.entered(order)
-    outputs = interface.left(order)
-    ensemble = trees.read(native)
+    ensemble = None if order.flavor in _NETWORKS else trees.read(native)
     if ensemble is not None and order.signature.kind == "columns":
         ensemble.refuse_pandas_categories()
     if ensemble is None and order.flavor == "sklearn":
         ensemble = trees.folded(native, [NUMPY[spec.datatype] for spec in order.signature.inputs])
     if ensemble is not None:
-        hints: Mapping[str, object] = {"features": trees.hints(ensemble)}
-        make = from_trees.function(ensemble, inputs, outputs)
-    else:
-        from modelrel.formats.onnx import core
-        from modelrel.formats.tflite import from_onnx
+        refuse_trees(order, "TFLite")
+        make = from_trees.function(ensemble, inputs, interface.left(order))
+        said = _written((make, make), order, inputs, path)
+        return _described(order, inputs, notes, {"features": trees.hints(ensemble)}) | said
+    if isinstance(native, networks.Network):
+        from modelrel.formats.tflite import from_tensorflow
 
-        model, hints = core(native, order)
-        make = from_onnx.function(model, inputs, outputs, order.answers.estimator)
-        notes = (*notes, "computes in float32")
-    path.write_bytes(interface.written(make, order.metadata))
+        make, more = from_tensorflow.function(native, order, inputs, interface.left(order))
+        said = _written((make, make), order, inputs, path)
+        return _described(order, inputs, (*notes, *more, *interface.kept(path.read_bytes())), {}) | said
+    return _lowered(native, order, path)
+
+
+def _lowered(native: object, order: Order, path: Path) -> Mapping[str, object]:
+    """Write a model by way of ONNX: numbers alone, behind an adapter where there are texts."""
+    from modelrel.formats.onnx import core
+    from modelrel.formats.tflite import apart, from_onnx, interface
+
+    _of_one_size(order)
+    model, found = core(native, replace(order, numbers=True))
+    if found.adapter:
+        refuse_texts(order)
+    fed = replace(order, signature=replace(order.signature, inputs=found.inputs)) if found.adapter else order
+    inputs, _ = interface.entered(fed)
+    made = model, apart.apart(model) if order.quantize in ("float16", "dynamic") else model
+    exact, rounded = (from_onnx.function(one, inputs, interface.left(order), order.answers.estimator) for one in made)
+    written = _written((exact, rounded), order, inputs, path)
+    served, notes = interface.entered(order, behind=bool(found.adapter))
+    said = _described(order, served, (*notes, "computes in float32", *found.notes), found.hints) | written
+    return said | ({"adapter": interface.adapted(found.adapter, inputs)} if found.adapter else {})
+
+
+def _written(makes: tuple[Make, Make], order: Order, inputs: tuple[TensorSpec, ...], path: Path) -> dict[str, object]:
+    """Write the exact copy, and over it a smaller one where the order wants that; return how small, and its units."""
+    from modelrel.formats.tflite import interface
+
+    exact, rounded = makes
+    path.write_bytes(interface.written(exact, order.metadata))
+    if not order.quantize:
+        return {"exact_size": 0, "units": smaller.plain(())}
+    size = path.stat().st_size
+    rows = held(order.rows, inputs) if order.quantize == "int8" else {}
+    path.write_bytes(interface.written(rounded, order.metadata, smaller.Smaller(order.quantize, rows)))
+    return {"exact_size": size, "units": smaller.plain(smaller.checked(path, size, order))}
+
+
+def _described(
+    order: Order, inputs: Sequence[TensorSpec], notes: Sequence[str], hints: Mapping[str, object]
+) -> dict[str, object]:
+    from modelrel.formats.tflite import interface
+
     return {
         "inputs": [asdict(spec) for spec in inputs],
-        "outputs": [asdict(spec) for spec in outputs],
+        "outputs": [asdict(spec) for spec in interface.left(order)],
         "predict": order.answers.predict,
         "classes": list(order.answers.classes),
         "opsets": {},
@@ -65,6 +115,16 @@ def convert(native: object, order: Order, path: Path) -> Mapping[str, object]:
         "notes": list(notes),
         "hints": hints,
     }
+
+
+def _of_one_size(order: Order) -> None:
+    """Raise `Refused` for a network's input of open dimensions beside the rows: its answers would be cut wrongly."""
+    for spec in order.signature.inputs if order.flavor == "pytorch" else ():
+        if any(size < 0 for size in spec.shape[1:]):
+            raise Refused(
+                f"the input {spec.name} has the shape {list(spec.shape)}, and a TFLite copy takes rows of one size",
+                "Log it with a signature whose dimensions, but the first, are numbers; or convert it to onnx.",
+            )
 
 
 def adopt(native: object, order: Order, given: Path, path: Path) -> Mapping[str, object]:
@@ -93,7 +153,8 @@ def suspicions(path: Path) -> tuple[str, ...]:
 def load(path: Path) -> Predict:
     """Return the model loaded by LiteRT on one thread, as it is deployed.
 
-    It takes N rows in the datatypes of its interface. Raises `Refused` where LiteRT does not load it or fails,
+    It takes N rows in the datatypes of its interface; where the file takes or gives whole numbers for real ones, the
+    real ones. Raises `Refused` where LiteRT does not load it or fails,
     `Unavailable` where LiteRT is not installed.
     """
     extras.load("ai_edge_litert")
@@ -104,20 +165,32 @@ def load(path: Path) -> Predict:
             interpreter = Interpreter(model_content=path.read_bytes(), num_threads=1)
             runner = interpreter.get_signature_runner("serving_default")
         kinds = {name: said["dtype"] for name, said in runner.get_input_details().items()}
+        entered, left = (smaller.units(side) for side in (runner.get_input_details(), runner.get_output_details()))
     except (ValueError, RuntimeError) as error:
         raise Refused(
             f"LiteRT does not load the converted model: {' '.join(str(error).split())[:300]}",
             "Choose another format; the original is untouched.",
         ) from error
 
+    first = [_silent()]  # a smaller copy is handed to XNNPACK when it first runs
+
     def predict(tensors: Tensors) -> dict[str, Array]:
         pieces = [take(tensors, slice(at, at + _AT_ONCE)) for at in range(0, rows(tensors), _AT_ONCE)]
         try:
-            found = [
-                runner(**{name: np.ascontiguousarray(array, kinds[name]) for name, array in piece.items()})
-                for piece in pieces
-            ]
-            return {name: _text(array) for name, array in stack(found).items()}
+            found = []
+            for piece in pieces:
+                given = {
+                    name: smaller.whole(array, entered[name])
+                    if name in entered
+                    else np.ascontiguousarray(array, kinds[name])
+                    for name, array in piece.items()
+                }
+                with first.pop() if first else nullcontext():
+                    found.append(runner(**given))
+            return {
+                name: smaller.real(array, left[name]) if name in left else _text(array)
+                for name, array in stack(found).items()
+            }
         except (ValueError, RuntimeError, KeyError) as error:
             raise Refused(
                 f"LiteRT fails on the converted model: {' '.join(str(error).split())[:300]}",

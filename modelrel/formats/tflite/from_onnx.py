@@ -17,11 +17,14 @@ from onnx.reference import ReferenceEvaluator
 
 from modelrel.errors import Refused
 from modelrel.formats.onnx.tree_operators import read_back
-from modelrel.formats.tflite import interface, support_vectors
+from modelrel.formats.tflite import activations, convolutions, interface, resizing, support_vectors
 from modelrel.formats.tflite.from_trees import leaves
 from modelrel.values import TensorSpec
 
 _ML: Final = "ai.onnx.ml"
+_NUMBERS: Final = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE)
+_WHOLE: Final = (onnx.TensorProto.INT64, onnx.TensorProto.INT32)
+_SHAPES: Final = ("Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten")
 
 
 def function(
@@ -31,7 +34,7 @@ def function(
 
     Raises `Refused` where it needs an operator that is not known here, naming all of them.
     """
-    other = sorted({_name(node) for node in model.graph.node} - _OPERATORS.keys())
+    other = sorted({_name(node) for node in model.graph.node} - _OPERATORS.keys() - {"Constant"})
     if other:
         raise Refused(
             f"{estimator} has no converter to TFLite: it needs {', '.join(other)}, which has no form there",
@@ -47,11 +50,12 @@ def _name(node: NodeProto) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """One node: TensorFlow, what goes in, and its attributes."""
+    """One node: TensorFlow, what goes in, its attributes, and how many outputs it has."""
 
     tf: Any
     inputs: Sequence[Any]
     said: Mapping[str, Any]
+    outputs: int = 1
 
     def get(self, name: str, otherwise: Any = None) -> Any:
         """Return an attribute."""
@@ -71,18 +75,47 @@ def _run(tf: Any, model: ModelProto, given: Mapping[str, Any]) -> dict[str, Any]
     """Return every tensor of the graph."""
     fixed = {constant.name: _array(constant) for constant in model.graph.initializer}
     found: dict[str, Any] = {"": None, **given}
+    idle = _idle(model)
     for node in model.graph.node:
-        if node.input and all(name in fixed for name in node.input):
+        if node.output[0] in idle and node.input[0] in found:
+            found[node.output[0]] = found[node.input[0]]
+            continue
+        if (node.input or node.op_type == "Constant") and all(name in fixed for name in node.input):
             # What depends on no row is computed here, in float64.
             known = ReferenceEvaluator(node).run(None, {name: fixed[name] for name in node.input})
             fixed |= zip(node.output, known, strict=True)
             continue
         found |= {name: _narrowed(fixed[name]) for name in node.input if name in fixed}
         said = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
-        call = _Call(tf, [found[name] for name in node.input], said)
+        call = _Call(tf, [found[name] for name in node.input], said, len(node.output))
         answered = _OPERATORS[_name(node)](call)
         found |= zip(node.output, answered if isinstance(answered, tuple) else (answered,), strict=False)
     return found | {name: _narrowed(array) for name, array in fixed.items()}
+
+
+def _idle(model: ModelProto) -> set[str]:
+    """Return what casts to numbers give that are cast to whole ones again, with nothing but new shapes between.
+
+    skl2onnx writes labels so. Left out, they are never numbers that int8 would round.
+    """
+    users: dict[str, list[NodeProto]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            users.setdefault(name, []).append(node)
+    ends = {value.name for value in model.graph.output}
+
+    def whole(name: str) -> bool:
+        return name not in ends and all(
+            _to(node) in _WHOLE or (node.op_type in _SHAPES and node.input[0] == name and whole(node.output[0]))
+            for node in users.get(name, ())
+        )
+
+    return {node.output[0] for node in model.graph.node if _to(node) in _NUMBERS and whole(node.output[0])}
+
+
+def _to(node: NodeProto) -> int:
+    """Return the type that a Cast gives; 0 for other nodes."""
+    return int(node.attribute[0].i) if node.op_type == "Cast" else 0
 
 
 def _array(constant: onnx.TensorProto) -> Any:
@@ -209,6 +242,16 @@ def _multiplied(call: _Call) -> Any:
     return product + rest[0] * np.float32(call.get("beta", 1.0)) if rest and rest[0] is not None else product
 
 
+def _line(call: _Call) -> Any:
+    """Return ai.onnx.ml LinearRegressor's sums, one column for each target."""
+    if call.get("post_transform", b"NONE") != b"NONE":
+        raise Refused("the model changes its sums inside an operator", "Convert it to onnx.")
+    targets = int(call.get("targets", 1))
+    weights = np.array(call.said["coefficients"], np.float32).reshape(targets, -1)
+    found = call.tf.matmul(call.tf.cast(call.inputs[0], call.tf.float32), weights, transpose_b=True)
+    return found + np.array(call.get("intercepts", [0.0] * targets), np.float32)
+
+
 def _best(call: _Call) -> Any:
     x = call.inputs[0]
     (count,) = call.fixed(1) or [1]
@@ -223,6 +266,16 @@ def _spread(call: _Call) -> Any:
     value = call.get("value")
     fill = np.float32(0) if value is None else _narrowed(numpy_helper.to_array(value)).ravel()[0]
     return call.tf.fill(call.inputs[0], fill)
+
+
+def _scattered(call: _Call) -> Any:
+    """Add the cells of each row of a matrix to it."""
+    tf, (x, columns, values) = call.tf, call.inputs
+    if int(call.get("axis", 0)) != 1 or call.get("reduction") != b"add":
+        raise Refused("the model puts numbers into a matrix, which TFLite only adds", "Convert it to onnx.")
+    columns = tf.cast(columns, tf.int32)
+    rows = tf.range(tf.shape(columns)[0])[:, None] + tf.zeros_like(columns)
+    return x + tf.scatter_nd(tf.stack([rows, columns], axis=2), values, tf.shape(x))
 
 
 def _sliced(call: _Call) -> Any:
@@ -295,7 +348,9 @@ _OPERATORS: Final[dict[str, Callable[[_Call], Any]]] = {
     "ReduceSumSquare": _reduced("sum_square"),
     "Relu": _plain("nn.relu"),
     "Reshape": _reshaped,
-    "Shape": lambda call: call.tf.shape(call.inputs[0], out_type=call.tf.int64),
+    "ScatterElements": _scattered,
+    "Resize": resizing.resized,
+    "Shape": lambda call: call.tf.shape(call.inputs[0], out_type=call.tf.int64)[call.get("start", 0) : call.get("end")],
     "Sigmoid": _plain("sigmoid"),
     "Sign": _plain("sign"),
     "Sin": _plain("sin"),
@@ -310,7 +365,10 @@ _OPERATORS: Final[dict[str, Callable[[_Call], Any]]] = {
     "Transpose": lambda call: call.tf.transpose(call.inputs[0], call.get("perm")),
     "Unsqueeze": _unsqueezed,
     "Where": _plain("where"),
+    **activations.OPERATORS,
+    **convolutions.OPERATORS,
     f"{_ML}.ArrayFeatureExtractor": _extracted,
+    f"{_ML}.LinearRegressor": _line,
     f"{_ML}.SVMClassifier": lambda call: support_vectors.classes(call.tf, call.inputs[0], call.said),
     f"{_ML}.SVMRegressor": lambda call: support_vectors.score(call.tf, call.inputs[0], call.said),
     f"{_ML}.TreeEnsemble": _trees,

@@ -6,7 +6,8 @@ the standard library, numpy, and what the modules' `REQUIRES` name, so that any 
     {"schema": 1, "steps": [{"kind": "image", "takes": ["photo"], "gives": ["input"], ...}],
      "gives": [{"name": "input", "datatype": "FP32", "shape": [-1, 224, 224, 3]}]}
 
-A step takes arrays of N rows by name and gives others; what no step takes goes to the graph as it is.
+A step takes arrays of N rows by name and gives others; what no step takes goes to the graph as it is. Where `rows` is
+there, the graph gets so many rows at a time at most: a matrix with a column for each word is large.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 
-from . import image
+from . import image, text, tokenizer
 from .faults import BadInput, BrokenAdapter
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ FILE: Final = "adapter.json"
 SCHEMA: Final = 1
 LARGEST: Final = 256 * 2**20
 """Bytes of an adapter's file that are read at all."""
+
+AT_ONCE: Final = 512
+"""Rows for the graph at a time, where the file does not say: what a step gives can be much more than what it takes."""
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -49,15 +53,19 @@ class Kind(Protocol):
         ...
 
 
-KINDS: Final[dict[str, Kind]] = {"image": image}
+KINDS: Final[dict[str, Kind]] = {"image": image, "text": text, "tokenizer": tokenizer}
 
 
 class Adapter:
-    """The steps of one file, ready to run; `gives` is name -> Open Inference datatype of the graph's inputs."""
+    """The steps of one file, ready to run; `gives` is name -> Open Inference datatype of the graph's inputs.
+
+    `rows` is how many rows it is to be called for at a time.
+    """
 
     def __init__(self, said: Mapping[str, Any]) -> None:
         """Build the steps; raises as `Kind.step` does."""
         self.gives = {str(one["name"]): str(one["datatype"]) for one in said["gives"]}
+        self.rows = min(max(int(said.get("rows", AT_ONCE)), 1), AT_ONCE)
         self._steps = [
             (list(map(str, one["takes"])), list(map(str, one["gives"])), KINDS[one["kind"]].step(one))
             for one in said["steps"]

@@ -14,6 +14,12 @@ from modelrel.formats.onnx import from_trees, links, sklearn_options
 from modelrel.formats.onnx.graph import DOMAIN_ML, Nodes, inlined
 from modelrel.formats.onnx.opsets import ML
 
+DOMAIN_TEXT: Final = "modelrel.text"
+"""Of operators that stand for what the adapter in front of the graph does, until they are cut out."""
+
+CODES: Final = "modelrel_codes_"
+"""Attribute of an encoder (in the converter's copy): its feature -> the number of the adapter's part that codes it."""
+
 STEP: Final = "modelrel_step_"
 """Attribute of an estimator (in the converter's copy) that transforms here, though it could predict as well."""
 

@@ -9,7 +9,7 @@ from onnx import TensorProto
 
 from modelrel.formats.onnx.graph import DOMAIN_ML
 from modelrel.formats.onnx.sklearn_tail import curves
-from modelrel.formats.onnx.sklearn_tail.declared import Part, declare
+from modelrel.formats.onnx.sklearn_tail.declared import CODES, DOMAIN_TEXT, Part, declare
 
 
 def register() -> None:
@@ -17,6 +17,7 @@ def register() -> None:
     from sklearn import impute, preprocessing
 
     declare(preprocessing.OneHotEncoder, _one_hot, columns=True)
+    declare(preprocessing.OrdinalEncoder, _ordinal, columns=True)
     declare(getattr(preprocessing, "TargetEncoder", None), _targets, columns=True)
     declare(preprocessing.LabelEncoder, _numbered, columns=True)
     declare(preprocessing.LabelBinarizer, _binarised, columns=True)
@@ -40,11 +41,15 @@ def matched(part: Part, index: int, known: Any) -> str:
     own = nodes.add("Gather", name, nodes.constant([place], np.int64), axis=1)
     known = np.asarray(known)
     if text:
-        words = [str(word) for word in known.tolist()]
-        own = nodes.add(
-            "LabelEncoder", own, domain=DOMAIN_ML, keys_strings=words,
-            values_int64s=list(range(len(words))), default_int64=-1,
-        )  # fmt: skip
+        number = getattr(part.native, CODES, {}).get(index)
+        if number is not None:
+            own = nodes.add("Codes", name, domain=DOMAIN_TEXT, number=number)
+        else:
+            words = [str(word) for word in known.tolist()]
+            own = nodes.add(
+                "LabelEncoder", own, domain=DOMAIN_ML, keys_strings=words,
+                values_int64s=list(range(len(words))), default_int64=-1,
+            )  # fmt: skip
         return nodes.cast(
             nodes.add("Equal", own, nodes.constant([np.arange(len(known))], np.int64)), TensorProto.DOUBLE
         )
@@ -83,6 +88,33 @@ def _one_hot(part: Part) -> str:
             rare = rare if dropped is None else np.delete(rare, dropped, axis=1)
             columns = nodes.add("Add", columns, nodes.add("MatMul", stranger(part, same), part.row(rare)))
         found.append(columns)
+    return nodes.add("Concat", *found, axis=1) if len(found) > 1 else found[0]
+
+
+def _ordinal(part: Part) -> str:
+    """Write each feature's category as its place: groups of rare ones, missing ones and strangers too."""
+    native, nodes = part.native, part.nodes
+    found = []
+    for index, known in enumerate(native.categories_):
+        same = matched(part, index, known)
+        grouped = (
+            native._default_to_infrequent_mappings[index] if getattr(native, "_infrequent_enabled", False) else None
+        )
+        places = np.arange(len(known), dtype=np.float64) if grouped is None else np.asarray(grouped, np.float64)
+        gap = getattr(native, "_missing_indices", {}).get(index)
+        if gap is not None:
+            # The groups of rare categories leave what is missing, which comes last, out.
+            places = np.append(places[:gap], 0.0)
+        own = nodes.add("MatMul", same, part.row(places[:, None]))
+        if gap is not None:
+            # The number for "missing" may be NaN, which no product leaves to other rows.
+            missing = nodes.add("Gather", same, nodes.constant([gap], np.int64), axis=1)
+            there = nodes.add("Greater", missing, part.row(0.5))
+            own = nodes.add("Where", there, part.row(float(native.encoded_missing_value)), own)
+        if native.handle_unknown == "use_encoded_value":
+            strange = nodes.add("Greater", stranger(part, same), part.row(0.5))
+            own = nodes.add("Where", strange, part.row(float(native.unknown_value)), own)
+        found.append(own)
     return nodes.add("Concat", *found, axis=1) if len(found) > 1 else found[0]
 
 
