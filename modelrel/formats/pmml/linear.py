@@ -39,7 +39,7 @@ def model(document: Document, native: Any, columns: Sequence[Column], names: Seq
         raise Refused(
             f"{kind} has no form in PMML",
             "It is written from trees and their ensembles, linear and logistic models, naive Bayes and k-means; "
-            "convert it to onnx.",
+            "try --with sklearn2pmml (AGPL-3.0, Java), or convert it to onnx.",
         )
     if any(column.text for column in columns):
         raise Refused(f"{kind} is given text", "Encode it before the model, in a Pipeline.")
