@@ -71,8 +71,7 @@ def inputs(converted: ConvertedModel) -> tuple[TensorSpec, ...]:
 def outputs(converted: ConvertedModel) -> tuple[TensorSpec, ...]:
     """Return what a server of the copy gives."""
     known = {spec.name: spec for spec in converted.outputs}
-    chosen = converted.interface.outputs or {name: name for name in known}
-    found = tuple(replace(known[own], name=name) for name, own in chosen.items())
+    found = tuple(replace(known[own], name=name) for name, own in _chosen(converted).items())
     return (*found, *passed(converted.interface, _kind(converted)))
 
 
@@ -95,7 +94,7 @@ def dressed(converted: ConvertedModel, copy: Predict) -> Predict:
     path = converted.adapter_path
     ready = adapters.load(path) if interface.image and path else None
     through = [spec.name for spec in passed(interface, _kind(converted))]
-    chosen = interface.outputs or {spec.name: spec.name for spec in converted.outputs}
+    chosen = _chosen(converted)
 
     def served(rows: Tensors) -> dict[str, Array]:
         own = {name: array for name, array in rows.items() if name not in through}
@@ -144,8 +143,12 @@ def manifest(converted: ConvertedModel) -> Mapping[str, object]:
     through = [spec.name for spec in passed(interface, _kind(converted))]
     if not interface.outputs and not through:
         return {}
-    chosen = interface.outputs or {spec.name: spec.name for spec in converted.outputs}
-    return {"interface": {"outputs": dict(chosen), "passed": through}}
+    return {"interface": {"outputs": dict(_chosen(converted)), "passed": through}}
+
+
+def _chosen(converted: ConvertedModel) -> Mapping[str, str]:
+    """Return served name -> the model's name of each output that is served."""
+    return converted.interface.outputs or {spec.name: spec.name for spec in converted.outputs}
 
 
 def _kind(converted: ConvertedModel) -> str:

@@ -49,6 +49,14 @@ def datatype(dtype: np.dtype[Any]) -> str:
     return "BYTES" if dtype.kind in "OUST" else _NAMES[dtype.newbyteorder("=")]
 
 
+def specs(tensors: Tensors) -> dict[str, TensorSpec]:
+    """Return name -> what an array is, for any number of rows."""
+    return {
+        name: TensorSpec(name=name, datatype=datatype(array.dtype), shape=(-1, *array.shape[1:]))
+        for name, array in tensors.items()
+    }
+
+
 def rows(tensors: Tensors) -> int:
     """Return the number of rows: the first dimension, which all arrays share (ValueError otherwise)."""
     counts = {len(array) for array in tensors.values()}

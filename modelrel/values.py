@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import field
 from pathlib import Path
-from typing import Final, Literal, Union
+from typing import Any, Final, Literal, Union
 
 from modelrel.measured import Coverage, Loss, OutputParity, Quantize, Tolerance, Units
 
@@ -76,6 +76,17 @@ class Signature:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...] = ()
     name: str = ""
+
+
+def specs(plain: Iterable[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
+    """Rebuild tensors' specs from their JSON form; raises KeyError or TypeError where they are none."""
+    return tuple(TensorSpec(**{**one, "shape": tuple(one["shape"])}) for one in plain)
+
+
+def signature(plain: Mapping[str, Any]) -> Signature:
+    """Rebuild a `Signature` from its JSON form; raises as `specs`."""
+    inputs, outputs = specs(plain["inputs"]), specs(plain["outputs"])
+    return Signature(kind=plain["kind"], inputs=inputs, outputs=outputs, name=plain.get("name", ""))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

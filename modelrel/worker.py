@@ -35,7 +35,7 @@ from modelrel import networks, tensors
 from modelrel.errors import ModelrelError, Refused
 from modelrel.flavors import FLAVORS, Flavor, calibrated, pyfunc
 from modelrel.tensors import Array, Tensors
-from modelrel.values import Answers, Signature, TensorSpec
+from modelrel.values import Answers, Signature, TensorSpec, signature
 
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 _MAX_SENTENCES: Final = 5
@@ -145,14 +145,10 @@ class Loaded:
         if rows is None:
             return {}
         try:
-            found = self._flavor.predict(self._native, rows, shape)
+            return tensors.specs(self._flavor.predict(self._native, rows, shape))
         except Exception:  # noqa: BLE001 - a model may raise anything
             traceback.print_exc()  # the rows may be wrong; the parity check decides, with better words
             return {}
-        return {
-            name: TensorSpec(name=name, datatype=tensors.datatype(array.dtype), shape=(-1, *array.shape[1:]))
-            for name, array in found.items()
-        }
 
     def predict(self, request: Mapping[str, Any]) -> dict[str, object]:
         """Answer rows; those on which the model raises are left out and counted."""
@@ -245,15 +241,6 @@ class Loaded:
             took = time.perf_counter() - start
             best = min(best, took) if best else took
         return best
-
-
-def signature(plain: Mapping[str, Any]) -> Signature:
-    """Rebuild a `Signature` from its JSON form."""
-    inputs, outputs = (
-        tuple(TensorSpec(**{**spec, "shape": tuple(spec["shape"])}) for spec in plain[side])
-        for side in ("inputs", "outputs")
-    )
-    return Signature(kind=plain["kind"], inputs=inputs, outputs=outputs, name=plain.get("name", ""))
 
 
 def _parted(rows: Tensors, index: Array) -> tuple[Array, Array]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from modelrel.values import SourceModel
-from tests.models import pulled
+from tests import models
+from tests.models import Flavor, logged, pulled
 
 FORMATS: Final = ("onnx", "tflite", "pmml", "python")
 
@@ -20,20 +20,9 @@ ROWS: Final = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32)
 SIDE: Final = (ROWS[:, 0] + ROWS[:, 1] > 0).astype(int)
 
 
-def saved(library: str, model: Any, folder: Path, data: Any, **options: Any) -> SourceModel:
-    """Log a model with one of MLflow's flavors, as `log_model` lays it out, with its signature and an example."""
-    import mlflow
-    from mlflow.models import infer_signature
-
-    room = mlflow
-    for part in library.split("."):
-        room = getattr(room, part)
-    options.setdefault("signature", infer_signature(data))
-    options.setdefault("input_example", data[:5])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        room.save_model(model, path=str(folder / "source"), pip_requirements=["numpy"], **options)  # type: ignore[attr-defined]
-    return pulled(folder, library)
+def saved(library: Flavor, model: Any, folder: Path, data: Any, **options: Any) -> SourceModel:
+    """Log a model with one of MLflow's flavors, in the order in which the cases are read: what, where, its rows."""
+    return logged(model, data, folder, flavor=library, **options)
 
 
 def people() -> tuple[pd.DataFrame, Any]:
@@ -66,21 +55,21 @@ def pipeline(folder: Path) -> SourceModel:
         ]
     )
     model = make_pipeline(columns, LogisticRegression(max_iter=500)).fit(frame, label)
-    return saved("sklearn", model, folder, frame, serialization_format="cloudpickle")
+    return saved("sklearn", model, folder, frame)
 
 
 def forest(folder: Path) -> SourceModel:
     from sklearn.ensemble import RandomForestClassifier
 
     model = RandomForestClassifier(30, max_depth=6, random_state=0).fit(ROWS, SIDE)
-    return saved("sklearn", model, folder, ROWS, serialization_format="cloudpickle")
+    return saved("sklearn", model, folder, ROWS)
 
 
 def network(folder: Path) -> SourceModel:
     from sklearn.neural_network import MLPClassifier
 
     model = MLPClassifier((16,), max_iter=60, random_state=0).fit(ROWS, SIDE)
-    return saved("sklearn", model, folder, ROWS, serialization_format="cloudpickle")
+    return saved("sklearn", model, folder, ROWS)
 
 
 def text(folder: Path) -> SourceModel:
@@ -93,7 +82,7 @@ def text(folder: Path) -> SourceModel:
     model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2)), LogisticRegression()).fit(
         said, ["good" in one or "great" in one for one in said]
     )
-    return saved("sklearn", model, folder, said.to_numpy(), serialization_format="cloudpickle")
+    return saved("sklearn", model, folder, said.to_numpy())
 
 
 def boosted(folder: Path) -> SourceModel:
@@ -259,18 +248,10 @@ def onnx_file(folder: Path) -> SourceModel:
 
 def wrapper(folder: Path) -> SourceModel:
     """A Python model that only hands its rows to a scikit-learn one."""
-    import mlflow
     from sklearn.ensemble import RandomForestClassifier
 
-    class Wrapper(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defined]
-        def __init__(self, model: Any) -> None:
-            self.model = model
-
-        def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
-            return self.model.predict(model_input)
-
     model = RandomForestClassifier(5, random_state=0).fit(ROWS, SIDE)
-    return _python(Wrapper(model), folder)
+    return saved("pyfunc", models.wrapper(model), folder, ROWS)
 
 
 def own(folder: Path) -> SourceModel:
@@ -281,23 +262,7 @@ def own(folder: Path) -> SourceModel:
         def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
             return np.asarray(model_input).sum(axis=1) * 2
 
-    return _python(Own(), folder)
-
-
-def _python(model: Any, folder: Path) -> SourceModel:
-    import mlflow
-    from mlflow.models import infer_signature
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        mlflow.pyfunc.save_model(
-            str(folder / "source"),
-            python_model=model,
-            signature=infer_signature(ROWS),
-            input_example=ROWS[:5],
-            pip_requirements=["numpy"],
-        )
-    return pulled(folder, "pyfunc")
+    return saved("pyfunc", Own(), folder, ROWS)
 
 
 @dataclass(frozen=True)

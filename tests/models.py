@@ -23,7 +23,7 @@ from modelrel.serving import adapters
 from modelrel.tensors import Array
 from modelrel.values import Operators, Signature, SourceModel, TensorSpec
 
-Flavor = Literal["sklearn", "xgboost", "lightgbm", "catboost", "onnx", "pyfunc", "tensorflow", "keras"]
+Flavor = Literal["sklearn", "xgboost", "lightgbm", "catboost", "onnx", "pyfunc", "tensorflow", "keras", "pytorch"]
 
 
 def logged(model: Any, data: Any, folder: Path, *, flavor: Flavor = "sklearn", **options: Any) -> SourceModel:
@@ -173,10 +173,7 @@ def compared(
         answers=room.answers(model, home),
         operators=operators,
         tool=tool,
-        shapes={
-            name: TensorSpec(name=name, datatype=tensors.datatype(array.dtype), shape=(-1, *array.shape[1:]))
-            for name, array in found.items()
-        },
+        shapes=tensors.specs(found),
     )
     path = folder / f"model{format_.SUFFIX}"
     said = dict(format_.convert(native, order, path))

@@ -26,10 +26,7 @@ def compared(
         native = networks.chosen(native, served)
     signature = Signature(
         kind="tensor",
-        inputs=tuple(
-            TensorSpec(name=name, datatype=tensors.datatype(array.dtype), shape=(-1, *array.shape[1:]))
-            for name, array in rows.items()
-        ),
+        inputs=tuple(tensors.specs(rows).values()),
     )
     answers = room.answers(native, folder)
     found = room.predict(native, rows, signature)
@@ -38,10 +35,7 @@ def compared(
         signature=signature,
         answers=answers,
         opset=opset,
-        shapes={
-            name: TensorSpec(name=name, datatype=tensors.datatype(array.dtype), shape=(-1, *array.shape[1:]))
-            for name, array in found.items()
-        },
+        shapes=tensors.specs(found),
         rows=rows,
     )
     path = folder / f"model{format_.SUFFIX}"

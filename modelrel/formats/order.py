@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 from modelrel.errors import Refused
 from modelrel.measured import Quantize
@@ -47,6 +48,14 @@ def refuse_trees(order: Order, name: str) -> None:
             "its numbers are thresholds and leaves of trees",
             "Leave out --quantize, or train fewer or shallower trees.",
         )
+
+
+def refuse_copy(order: Order, name: str) -> NoReturn:
+    """Raise `Refused` for a file handed in, in the format called `name`, whose files cannot be."""
+    raise Refused(
+        f"a {name} copy of {order.answers.estimator} that was converted elsewhere cannot be handed in",
+        "Hand in an ONNX copy, or convert without --copy.",
+    )
 
 
 def refuse_texts(order: Order) -> None:

@@ -19,7 +19,7 @@ from modelrel.formats import onnx, origin, tflite
 from modelrel.formats.faults import Fault
 from modelrel.formats.order import Order
 from modelrel.tensors import Array, Predict, Tensors, rows
-from modelrel.values import Signature, SourceModel, TensorSpec
+from modelrel.values import SourceModel, signature
 
 SUFFIX: Final = ".zip"
 FLAVORS: Final = onnx.FLAVORS | tflite.FLAVORS  # all that a worker loads
@@ -205,21 +205,13 @@ def _described(packed: zipfile.ZipFile) -> dict[str, Any]:
     try:
         said = dict(json.loads(packed.read(DESCRIPTION)))
         packed.getinfo(f"{_FOLDER}MLmodel")
-        _signature(said["signature"])
+        signature(said["signature"])
         said["outputs"] = [str(name) for name in said["outputs"]]
         said["metadata"] = dict(said["metadata"])
         said["flavor"] = {name: name for name in FLAVORS}[said["flavor"]]
     except (KeyError, ValueError, TypeError, zipfile.BadZipFile, EOFError, OSError, RecursionError) as error:
         raise Refused(f"{packed.filename} does not say how its model is run: {error}", _HINT) from error
     return said
-
-
-def _signature(plain: Mapping[str, Any]) -> Signature:
-    inputs, outputs = (
-        tuple(TensorSpec(**{**spec, "shape": tuple(spec["shape"])}) for spec in plain[side])
-        for side in ("inputs", "outputs")
-    )
-    return Signature(kind=plain["kind"], inputs=inputs, outputs=outputs)
 
 
 def _unpacked(path: Path, work: Path) -> tuple[SourceModel, list[str]]:
@@ -238,7 +230,7 @@ def _unpacked(path: Path, work: Path) -> tuple[SourceModel, list[str]]:
     known = said["metadata"]
     source = SourceModel(
         folder=work, name=path.stem, version="", uri="", registry="", flavors=(), flavor=str(said["flavor"]),
-        signature=_signature(said["signature"]), python_version=str(known.get(_PYTHON, "")),
+        signature=signature(said["signature"]), python_version=str(known.get(_PYTHON, "")),
         requirements=tuple(str(known.get(_REQUIREMENTS, "")).splitlines()),
         input_example=str(known.get(_EXAMPLE, "")),
     )  # fmt: skip

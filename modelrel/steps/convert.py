@@ -23,7 +23,7 @@ from modelrel.probes.generated import Maker
 from modelrel.registry import mlmodel
 from modelrel.serving import adapters
 from modelrel.tensors import Array
-from modelrel.values import ConvertedModel, ConvertOptions, EnvChoice, Interface, Signature, SourceModel, TensorSpec
+from modelrel.values import ConvertedModel, ConvertOptions, EnvChoice, Interface, Signature, SourceModel, specs
 
 _SMALLER: Final = ("onnx", "tflite")
 LARGEST_COPY: Final = 2**31 - 1
@@ -279,17 +279,13 @@ def tools(format: str) -> dict[str, str]:  # noqa: A002
 
 
 def _described(source: SourceModel, name: str, said: Mapping[str, Any], written: tuple[Path, Path]) -> ConvertedModel:
-    inputs, outputs = (
-        tuple(TensorSpec(**{**spec, "shape": tuple(spec["shape"])}) for spec in said[side])
-        for side in ("inputs", "outputs")
-    )
     file, hints = (archive.describe(path, source.folder) for path in written)
     return ConvertedModel(
         source=source,
         format=name,
         file=file,
-        inputs=inputs,
-        outputs=outputs,
+        inputs=specs(said["inputs"]),
+        outputs=specs(said["outputs"]),
         predict=str(said["predict"]),
         classes=tuple(said["classes"]),
         opsets=dict(said["opsets"]),

@@ -93,10 +93,7 @@ def _compared(model: Any, data: Any, folder: Path, to: str) -> Outcome:
         flavor="sklearn",
         signature=signature,
         answers=room.answers(model, folder),
-        shapes={
-            name: TensorSpec(name=name, datatype=tensors.datatype(array.dtype), shape=(-1, *array.shape[1:]))
-            for name, array in found.items()
-        },
+        shapes=tensors.specs(found),
     )
     path = folder / f"model{format_.SUFFIX}"
     said: Any = format_.convert(model, order, path)

@@ -48,10 +48,7 @@ def converted(
         opset=opset,
         quantize=quantize,
         rows=given,
-        shapes={
-            name: TensorSpec(name=name, datatype=tensors.datatype(array.dtype), shape=(-1, *array.shape[1:]))
-            for name, array in answered.items()
-        },
+        shapes=tensors.specs(answered),
     )
     room = FORMATS[to]
     path = folder / f"model{room.SUFFIX}"

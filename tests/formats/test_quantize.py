@@ -66,10 +66,7 @@ def small(model: Any, data: Any, folder: Path, to: str, mode: Quantize) -> Small
         flavor="sklearn",
         signature=signature,
         answers=room.answers(model, folder),
-        shapes={
-            name: TensorSpec(name=name, datatype=tensors.datatype(array.dtype), shape=(-1, *array.shape[1:]))
-            for name, array in found.items()
-        },
+        shapes=tensors.specs(found),
         rows=tensors.take(real, slice(0, 300)),
         quantize=mode,
     )

@@ -34,7 +34,7 @@ from modelrel.formats import FORMATS, Order, behind
 from modelrel.probes import rows
 from modelrel.steps.convert import convert
 from modelrel.steps.verify import verify
-from modelrel.values import ConvertOptions, TensorSpec, VerifyOptions
+from modelrel.values import ConvertOptions, VerifyOptions
 from modelrel.worker import Loaded
 from tests.formats.texts import HARD, classes, frame, hard_frame, said
 from tests.models import adapter_of, logged, signature_of
@@ -48,10 +48,7 @@ def converted(model: Any, data: Any, folder: Path, to: str = "onnx") -> tuple[Pa
     def original(given: Any) -> Any:
         return room.predict(model, rows.fitted(given, signature, "test"), signature)
 
-    shapes = {
-        name: TensorSpec(name=name, datatype=tensors.datatype(array.dtype), shape=(-1, *array.shape[1:]))
-        for name, array in original(data[:5]).items()
-    }
+    shapes = tensors.specs(original(data[:5]))
     order = Order(flavor="sklearn", signature=signature, answers=room.answers(model, folder), shapes=shapes)
     path = folder / f"model{FORMATS[to].SUFFIX}"
     described = FORMATS[to].convert(model, order, path)

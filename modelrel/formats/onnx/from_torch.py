@@ -18,7 +18,7 @@ import onnx
 
 from modelrel import extras
 from modelrel.errors import Refused
-from modelrel.formats.onnx import torch_trial
+from modelrel.formats.onnx import settled, torch_trial
 from modelrel.formats.onnx.graph import Core
 from modelrel.formats.onnx.opsets import NEWEST
 from modelrel.formats.onnx.torch_trial import Asked
@@ -258,6 +258,5 @@ def _bare(graph: onnx.GraphProto) -> None:
     del graph.value_info[:]
     for node in graph.node:
         node.ClearField("name")
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                _bare(attribute.g)
+        for body in settled.bodies(node):
+            _bare(body)

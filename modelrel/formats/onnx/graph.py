@@ -12,7 +12,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from modelrel import __version__
 from modelrel.errors import Refused
-from modelrel.formats.onnx import large
+from modelrel.formats.onnx import large, settled
 from modelrel.formats.onnx.opsets import ML, ML_TREES, NEWEST
 from modelrel.formats.order import Order
 from modelrel.tensors import NUMPY, datatype
@@ -163,7 +163,7 @@ def inlined(model: ModelProto, feeds: Mapping[str, str], nodes: Nodes) -> dict[s
         copy_node.output[:] = [renamed[name] for name in node.output]
         copy_node.ClearField("doc_string")
         copy_node.ClearField("name")  # two models may have given the same one
-        _rename_inside(copy_node, renamed)
+        settled.rename_inside(copy_node, renamed)
         nodes.nodes.append(copy_node)
     return renamed
 
@@ -222,18 +222,20 @@ def _opsets(core: Core, order: Order) -> list[onnx.OperatorSetIdProto]:
 def normalised(model: ModelProto, order: Order) -> ModelProto:
     """Order nodes, and number them and tensors in order of appearance, so that equal models are equal bytes."""
     graph = model.graph
-    _sort(graph)
+    in_order = [NodeProto.FromString(node.SerializeToString()) for node in settled.walk(graph)]
+    del graph.node[:]  # it owns the nodes, hence the copies
+    graph.node.extend(in_order)
     fixed = {value.name for value in (*graph.input, *graph.output)} | {""}
     names: dict[str, str] = {name: name for name in fixed}
-    used = {name for node in graph.node for name in (*node.input, *_free(node))}
+    used = {name for node in graph.node for name in settled.needed(node)}
     for number, node in enumerate(graph.node):
         node.name = f"{node.op_type}_{number}"
-        for name in (*node.input, *_free(node), *node.output):
+        for name in (*settled.needed(node), *node.output):
             if name not in names:
                 names[name] = _unused(f"t{len(names)}", fixed)
         node.input[:] = [names[name] for name in node.input]
         node.output[:] = [names[name] for name in node.output]
-        _rename_inside(node, names)
+        settled.rename_inside(node, names)
     constants = [constant for constant in graph.initializer if constant.name in used]
     for constant in constants:
         constant.name = names[constant.name]
@@ -246,57 +248,6 @@ def normalised(model: ModelProto, order: Order) -> ModelProto:
     for key, value in sorted(order.metadata.items()):
         model.metadata_props.add(key=key, value=value)
     return model
-
-
-def _sort(graph: onnx.GraphProto) -> None:
-    """Put each node after those it needs, in the order in which the outputs come to need them; drop the others.
-
-    Converters leave independent nodes in the order of some hash; this order depends on the graph alone.
-    """
-    makers = {name: node for node in graph.node for name in node.output if name}
-    ordered: dict[int, NodeProto] = {}
-    begun: set[int] = set()
-    waiting = [makers[value.name] for value in reversed(graph.output) if value.name in makers]
-    while waiting:
-        node = waiting[-1]
-        if id(node) in begun:
-            ordered.setdefault(id(waiting.pop()), node)
-            continue
-        begun.add(id(node))
-        needed = [makers[name] for name in (*node.input, *_free(node)) if name in makers]
-        waiting += [other for other in reversed(needed) if id(other) not in begun]
-    kept = [NodeProto.FromString(node.SerializeToString()) for node in ordered.values()]
-    del graph.node[:]
-    graph.node.extend(kept)
-
-
-def _bodies(node: NodeProto) -> list[onnx.GraphProto]:
-    return [attribute.g for attribute in node.attribute if attribute.type == onnx.AttributeProto.GRAPH]
-
-
-def _local(body: onnx.GraphProto) -> set[str]:
-    made = {name for node in body.node for name in node.output}
-    return made | {value.name for value in body.input} | {constant.name for constant in body.initializer}
-
-
-def _free(node: NodeProto) -> list[str]:
-    """Return the names that a node's bodies (Scan, If, Loop) take from outside."""
-    found: list[str] = []
-    for body in _bodies(node):
-        local = _local(body)
-        for inner in body.node:
-            found += [name for name in (*inner.input, *_free(inner)) if name and name not in local]
-    return list(dict.fromkeys(found))
-
-
-def _rename_inside(node: NodeProto, names: Mapping[str, str]) -> None:
-    """Rename what a node's bodies take from outside."""
-    for body in _bodies(node):
-        local = _local(body)
-        outer = {old: new for old, new in names.items() if old not in local}
-        for inner in body.node:
-            inner.input[:] = [outer.get(name, name) for name in inner.input]
-            _rename_inside(inner, outer)
 
 
 def _unused(name: str, taken: set[str]) -> str:

@@ -1,6 +1,7 @@
-"""An ONNX graph in an order, and with names inside its loops, that depend on nothing but what it computes.
+"""The order of an ONNX graph's nodes, and names inside its loops, that depend on nothing but what it computes.
 
-Some converters walk over sets, or count through everything that their process ever converted.
+Converters walk over sets, leave independent nodes in the order of some hash, or count through everything that their
+process ever converted.
 """
 
 from __future__ import annotations
@@ -24,15 +25,49 @@ def bodies(node: NodeProto) -> list[GraphProto]:
     return [attribute.g for attribute in node.attribute if attribute.type == AttributeProto.GRAPH]
 
 
-def _needed(node: NodeProto) -> list[str]:
-    """Return the tensors that a node takes, those of its bodies from outside included."""
+def needed(node: NodeProto) -> list[str]:
+    """Return the tensors that a node takes, those that its bodies take from outside included."""
     found = list(node.input)
     for body in bodies(node):
-        local = {value.name for value in (*body.input, *body.initializer)}
-        local |= {name for inner in body.node for name in inner.output}
-        found += [name for inner in body.node for name in _needed(inner) if name not in local]
+        local = _local(body)
+        found += [name for inner in body.node for name in needed(inner) if name not in local]
         found += [value.name for value in body.output if value.name not in local]
     return [name for name in found if name]
+
+
+def rename_inside(node: NodeProto, names: Mapping[str, str]) -> None:
+    """Rename what a node's bodies take from outside."""
+    for body in bodies(node):
+        local = _local(body)
+        outer = {old: new for old, new in names.items() if old not in local}
+        for inner in body.node:
+            inner.input[:] = [outer.get(name, name) for name in inner.input]
+            rename_inside(inner, outer)
+        for value in body.output:
+            value.name = outer.get(value.name, value.name)
+
+
+def walk(graph: GraphProto) -> list[NodeProto]:
+    """Return the nodes, each after those it needs, in the order in which the outputs come to need them; no others."""
+    makers = {name: node for node in graph.node for name in node.output if name}
+    begun: set[int] = set()
+    order: list[NodeProto] = []
+    stack: list[tuple[str, bool]] = [(value.name, False) for value in reversed(graph.output)]
+    while stack:  # no recursion: unrolled networks are thousands of nodes deep
+        name, ready = stack.pop()
+        node = makers.get(name)
+        if node is not None and ready:
+            order.append(node)
+        elif node is not None and id(node) not in begun:
+            begun.add(id(node))
+            stack.append((name, True))
+            stack += [(inner, False) for inner in reversed(needed(node))]
+    return order
+
+
+def _local(body: GraphProto) -> set[str]:
+    made = {name for node in body.node for name in node.output}
+    return made | {value.name for value in (*body.input, *body.initializer)}
 
 
 def _ordered(graph: GraphProto) -> None:
@@ -41,24 +76,8 @@ def _ordered(graph: GraphProto) -> None:
     for node in graph.node:
         for body in bodies(node):
             _ordered(body)
-    makers = {name: node for node in graph.node for name in node.output if name}
-    done: set[int] = set()
-    order: list[NodeProto] = []
-    used: list[str] = [value.name for value in graph.output]
-    for wanted in [value.name for value in graph.output]:
-        stack: list[tuple[str, bool]] = [(wanted, False)]
-        while stack:  # no recursion: unrolled networks are thousands of nodes deep
-            name, ready = stack.pop()
-            node = makers.get(name)
-            if node is None or id(node) in done:
-                continue
-            if ready:
-                done.add(id(node))
-                order.append(node)
-                used += _needed(node)
-            else:
-                stack.append((name, True))
-                stack += [(inner, False) for inner in reversed(_needed(node))]
+    order = walk(graph)
+    used = [*(value.name for value in graph.output), *(name for node in order for name in needed(node))]
     constants = {constant.name: constant for constant in graph.initializer}
     kept = [constants[name] for name in dict.fromkeys(used) if name in constants]
     _replaced(graph, order, kept)
@@ -78,24 +97,12 @@ def _without_aliases(graph: GraphProto) -> None:
 
     names = {name: real(name) for name in (*source, *inner)}
     for node in kept:
-        _renamed(node, names)
+        node.input[:] = [names.get(name, name) for name in node.input]
+        rename_inside(node, names)
         node.output[:] = [inner.get(name, name) for name in node.output]
     asked = [(value.name, real(value.name)) for value in graph.output]
     ends = [NodeProto(op_type="Identity", input=[found], output=[name]) for name, found in asked if name != found]
     _replaced(graph, [*kept, *ends], list(graph.initializer))
-
-
-def _renamed(node: NodeProto, names: Mapping[str, str]) -> None:
-    """Rename what a node takes, and what its bodies take from outside."""
-    node.input[:] = [names.get(name, name) for name in node.input]
-    for body in bodies(node):
-        local = {value.name for value in (*body.input, *body.initializer)}
-        local |= {name for inner in body.node for name in inner.output}
-        outer = {old: new for old, new in names.items() if old not in local}
-        for inner in body.node:
-            _renamed(inner, outer)
-        for value in body.output:
-            value.name = outer.get(value.name, value.name)
 
 
 def _replaced(graph: GraphProto, nodes: Sequence[NodeProto], constants: Sequence[TensorProto]) -> None:

@@ -13,6 +13,7 @@ from onnx.reference.ops.op_if import If
 from onnx.reference.ops.op_loop import Loop
 
 from modelrel.errors import Refused
+from modelrel.formats.onnx import settled
 from modelrel.tensors import Array
 
 
@@ -70,9 +71,8 @@ def _ways(graph: onnx.GraphProto, found: list[Any]) -> list[Any]:
             where = _where(node)
             kind = "a branch" if node.op_type == "If" else "a loop"
             found.append((node.name, (f"{kind}{where}", (True, False) if node.op_type == "If" else (True,))))
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                _ways(attribute.g, found)
+        for body in settled.bodies(node):
+            _ways(body, found)
     return found
 
 

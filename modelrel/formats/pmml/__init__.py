@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from modelrel import trees
-from modelrel.errors import Refused
 from modelrel.formats import origin
 from modelrel.formats.faults import Fault
-from modelrel.formats.order import Order
+from modelrel.formats.order import Order, refuse_copy
 from modelrel.formats.pmml import scorers
 from modelrel.tensors import NUMPY, Predict
 from modelrel.values import TensorSpec
@@ -111,10 +110,7 @@ def _plain(spec: TensorSpec, made: Any) -> dict[str, object]:
 def adopt(native: object, order: Order, given: Path, path: Path) -> Mapping[str, object]:
     """Raise `Refused`: a PMML file that was made elsewhere cannot be handed in."""
     del native, given, path
-    raise Refused(
-        f"a PMML copy of {order.answers.estimator} that was converted elsewhere cannot be handed in",
-        "Hand in an ONNX copy, or convert without --copy.",
-    )
+    refuse_copy(order, "PMML")
 
 
 def check(path: Path) -> None:

@@ -16,7 +16,7 @@ from modelrel import extras, networks, trees
 from modelrel.errors import Refused
 from modelrel.formats import origin
 from modelrel.formats.faults import Fault
-from modelrel.formats.order import Order, refuse_texts, refuse_trees
+from modelrel.formats.order import Order, refuse_copy, refuse_texts, refuse_trees
 from modelrel.formats.tflite import smaller
 from modelrel.tensors import NUMPY, Array, Predict, Tensors, held, rows, stack, take
 from modelrel.values import TensorSpec
@@ -130,10 +130,7 @@ def _of_one_size(order: Order) -> None:
 def adopt(native: object, order: Order, given: Path, path: Path) -> Mapping[str, object]:
     """Raise `Refused`: a TFLite file that was made elsewhere cannot be handed in."""
     del native, given, path
-    raise Refused(
-        f"a TFLite copy of {order.answers.estimator} that was converted elsewhere cannot be handed in",
-        "Hand in an ONNX copy, or convert without --copy.",
-    )
+    refuse_copy(order, "TFLite")
 
 
 def check(path: Path) -> None:
