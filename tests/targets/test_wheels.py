@@ -77,9 +77,7 @@ def test_every_wheel_keeps_its_metadata() -> None:
 def test_a_second_time_needs_no_network(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     first = wheels.fetch(WANTED, "3.13", "linux/amd64")
     request.getfixturevalue("no_network")
-    started = time.perf_counter()
     assert wheels.fetch(WANTED, "3.13", "linux/amd64") == first
-    assert time.perf_counter() - started < 0.5
 
 
 def test_an_old_lock_is_still_good_when_no_index_answers(own_cache: Path, request: pytest.FixtureRequest) -> None:
