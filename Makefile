@@ -47,11 +47,13 @@ lint: $(VENV)/.dev  ## ruff, mypy --strict, import-linter
 test: $(VENV)/.dev  ## all tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST)
 
-nightly: $(VENV)/.dev  ## the tests of random models, ten times as many and new ones each time
+nightly: $(VENV)/.dev  ## tests of random models and hostile requests, many more than usual and new ones each time
 	$(BIN)/python -m pytest -n 2 --hypothesis-profile nightly tests/formats/test_tree_agreement.py $(PYTEST)
+	$(BIN)/python bench/fuzz.py
 
 bench: $(VENV)/.dev  ## measure against peers, in one run (fetches the peers into bench/.venvs)
-	$(BIN)/python bench/serve.py
+	$(BIN)/python bench/start.py
+	$(BIN)/python bench/load.py
 	$(BIN)/python bench/convert.py
 	$(BIN)/python bench/phone.py
 

@@ -1,7 +1,7 @@
 """The limit: a bare ASGI handler around onnxruntime that checks nothing and can do one thing.
 
 Started as ``python bench/bare.py DIR PORT``. It answers ``POST /invocations`` (dataframe_split) for a model of columns
-and ``POST /v2/models/.../infer`` for a model of one tensor, and 200 to everything else.
+and ``POST /v2/models/.../infer`` for a model of one tensor, as JSON or as a binary tensor of FP32, and 200 to all else.
 """
 
 import os
@@ -19,8 +19,13 @@ folder, port = Path(sys.argv[1]), int(sys.argv[2])
 manifest = msgspec.json.decode((folder / "modelrel.json").read_bytes())
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = 1
+options.inter_op_num_threads = 1
 session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
 names = [spec["name"] for spec in manifest["inputs"]]
+shape = manifest["inputs"][0]["shape"]
+outputs = [spec["name"] for spec in manifest["outputs"]]
+datatypes = [spec["datatype"] for spec in manifest["outputs"]]
+start = {"model_name": manifest["name"], "model_version": "1"}
 encode = msgspec.json.Encoder().encode
 
 
@@ -42,7 +47,7 @@ class Tensor(msgspec.Struct):
     name: str
     shape: list[int]
     datatype: str
-    data: list[list[float]]
+    data: list
 
 
 class Inference(msgspec.Struct):
@@ -62,38 +67,63 @@ def invoke(body: bytes) -> bytes:
 
 def infer(body: bytes) -> bytes:
     tensor = np.array(inference(body).inputs[0].data, np.float32)
-    label, probabilities = session.run(["label", "probabilities"], {"x": tensor})
+    found = session.run(outputs, {names[0]: tensor})
     return encode(
-        {
-            "model_name": "forest",
-            "model_version": "1",
+        start
+        | {
             "outputs": [
-                {"name": "label", "shape": label.shape, "datatype": "INT64", "data": label.tolist()},
-                {
-                    "name": "probabilities",
-                    "shape": probabilities.shape,
-                    "datatype": "FP32",
-                    "data": probabilities.ravel().tolist(),
-                },
-            ],
+                {"name": name, "shape": array.shape, "datatype": datatype, "data": array.ravel().tolist()}
+                for name, datatype, array in zip(outputs, datatypes, found, strict=True)
+            ]
         }
     )
 
 
+def infer_binary(body: bytes, length: int) -> tuple[bytes, int]:
+    tensor = np.frombuffer(body, np.float32, offset=length).reshape(shape)
+    found = session.run(outputs, {names[0]: tensor})
+    head = encode(
+        start
+        | {
+            "outputs": [
+                {
+                    "name": name,
+                    "shape": array.shape,
+                    "datatype": datatype,
+                    "parameters": {"binary_data_size": array.nbytes},
+                }
+                for name, datatype, array in zip(outputs, datatypes, found, strict=True)
+            ]
+        }
+    )
+    return b"".join([head, *[array.tobytes() for array in found]]), len(head)
+
+
 async def app(scope, receive, send):
     body = b""
+    kind = [(b"content-type", b"application/json")]
     if scope["method"] == "POST":
+        chunks = []
         while True:
             message = await receive()
-            body += message["body"]
+            chunks.append(message["body"])
             if not message.get("more_body"):
                 break
-        body = (invoke if scope["path"] == "/invocations" else infer)(body)
+        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        length = next((value for name, value in scope["headers"] if name == b"inference-header-content-length"), None)
+        if length is not None:
+            body, head = infer_binary(body, int(length))
+            kind = [
+                (b"content-type", b"application/octet-stream"),
+                (b"inference-header-content-length", b"%d" % head),
+            ]
+        else:
+            body = (invoke if scope["path"] == "/invocations" else infer)(body)
     await send(
         {
             "type": "http.response.start",
             "status": 200,
-            "headers": [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())],
+            "headers": [*kind, (b"content-length", str(len(body)).encode())],
         }
     )
     await send({"type": "http.response.body", "body": body})

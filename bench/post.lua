@@ -1,6 +1,5 @@
--- wrk posts the file that BODY names.
+-- wrk posts the file that BODY names; the headers are wrk's own (-H).
 local file = assert(io.open(os.getenv("BODY"), "rb"))
 wrk.method = "POST"
 wrk.body = file:read("*a")
-wrk.headers["Content-Type"] = "application/json"
 file:close()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from modelrel.commands import model as about_model
+from modelrel.commands import server
 from modelrel.commands.call import Model, call, shared
 from modelrel.commands.model import (
     Agreement,
@@ -139,25 +140,41 @@ def package(
         )  # fmt: skip
 
 
+@server.with_options
 def serve(
-    model: Annotated[
-        str,
+    models: Annotated[
+        list[str],
         typer.Argument(
-            metavar="MODEL", help="A model as everywhere, or a folder of a package that holds modelrel.json."
+            metavar="MODEL...",
+            help="Models as everywhere, or folders: of a package, a release, or of several of these.",
         ),
     ],
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="The port to listen on; 0 takes a free one.")] = 8080,
-    threads: Annotated[int | None, typer.Option(metavar="N", help="Threads of the runtime (1).")] = None,
+    *,
+    given: dict[str, Any],
+    to: Annotated[
+        str | None, typer.Option("--to", metavar="FORMAT", help="The format to serve: onnx, tflite, pmml or python.")
+    ] = None,
 ) -> None:
-    """Start the reference server on the converted model, or on a package."""
-    from modelrel.commands import server
+    """Start the reference server on converted models, or on packages."""
+    server.checked(given)
+    found = [_servable(text, to or "") for text in models]
+    folders = dict.fromkeys(folder for one in found for folder in one.folders)
+    labels = dict.fromkeys(label for one in found for label in one.labels)
+    server.run(server.Served(folders=tuple(folders), labels=tuple(labels)), given, call())
 
-    folder = server.servable(Path(model))
-    if folder is None:
-        with call().release(model, about_model.options()) as release:
-            folder = (release.folder / release.parity().manifest.path).parent
-    server.run(folder, host, port, threads, call())
+
+def _servable(text: str, form: str) -> server.Served:
+    """Return the folder behind one argument: as it is, or pulled, converted and verified first."""
+    from modelrel.registry import reference
+
+    there = server.servable(Path(text).expanduser(), form)
+    if there is not None:
+        return there
+    with call().release(text, about_model.options(form or "onnx")) as release:
+        folder = (release.folder / release.parity().manifest.path).parent
+        asked, located = reference.parse(text), release.located
+    named = asked.kind in ("alias", "stage")
+    return server.Served(folders=(folder,), labels=(f"{located.name}/{asked.value}={located.value}",) if named else ())
 
 
 def smoke(

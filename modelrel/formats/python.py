@@ -37,6 +37,9 @@ _REQUIREMENTS: Final = "modelrel.requirements"
 _EXAMPLE: Final = "modelrel.input_example"
 
 _FOLDER: Final = "model/"
+_SAID_BY_MLFLOW: Final = ("MLmodel", "python_env.yaml")
+"""Files that say which environment a model wants."""
+
 _MOST_FILES: Final = 100_000
 _MOST_BYTES: Final = 64 * 2**30
 _MOST_SAID: Final = 2**24  # bytes of the description
@@ -150,6 +153,29 @@ def load(path: Path) -> Predict:
     return predict
 
 
+def interpreter(path: Path) -> str:
+    """Return the interpreter that a server runs the packed model by, with MLflow; "" where this one will do.
+
+    Its environment is made now, or taken from the cache. Raises `Refused` for a file that is no model, `Unavailable`
+    where the environment cannot be made.
+    """
+    # Here, as in `load`.
+    from modelrel import originals
+
+    with tempfile.TemporaryDirectory(prefix="modelrel-python-") as work, _opened(path) as packed:
+        said = _described(packed)
+        top = Path(work, "source")
+        top.mkdir()
+        for name in _SAID_BY_MLFLOW:
+            if _FOLDER + name in packed.namelist():
+                (top / name).write_bytes(packed.read(_FOLDER + name))
+        source = _source(Path(work), path.stem, said)
+        # The environment of an original has what its own library needs; a server loads every model by MLflow.
+        pinned = [line for line in source.requirements if line.partition("==")[0].strip() == "mlflow"]
+        own = originals.wanted(source, "auto", () if source.flavor == "pyfunc" else (*(pinned or ["mlflow"]),))
+    return str(originals.ready(own)) if own else ""
+
+
 def reference(path: Path) -> Predict | None:
     """Return None: nothing but the model itself runs it."""
     del path
@@ -227,11 +253,14 @@ def _unpacked(path: Path, work: Path) -> tuple[SourceModel, list[str]]:
                     shutil.copyfileobj(stream, file)
             except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
                 raise Refused(f"{path.name} is damaged: {error}", _HINT) from error
+    return _source(work, path.stem, said), said["outputs"]
+
+
+def _source(work: Path, name: str, said: Mapping[str, Any]) -> SourceModel:
     known = said["metadata"]
-    source = SourceModel(
-        folder=work, name=path.stem, version="", uri="", registry="", flavors=(), flavor=str(said["flavor"]),
+    return SourceModel(
+        folder=work, name=name, version="", uri="", registry="", flavors=(), flavor=str(said["flavor"]),
         signature=signature(said["signature"]), python_version=str(known.get(_PYTHON, "")),
         requirements=tuple(str(known.get(_REQUIREMENTS, "")).splitlines()),
         input_example=str(known.get(_EXAMPLE, "")),
     )  # fmt: skip
-    return source, said["outputs"]

@@ -55,6 +55,7 @@ def manifest(converted: ConvertedModel, parities: Sequence[OutputParity], rows: 
         "schema": SCHEMA,
         "name": source.name,
         "version": source.version,
+        **({"signature": signature.name} if signature.name else {}),
         "format": converted.format,
         "file": converted.path.name,
         **({"adapter": converted.adapter_path.name} if converted.adapter_path else {}),
@@ -69,7 +70,9 @@ def manifest(converted: ConvertedModel, parities: Sequence[OutputParity], rows: 
         "classes": list(converted.classes),
         "golden": GOLDEN,
         "metadata": {
+            "uri": source.uri,
             "run_id": source.run_id,
+            "flavor": source.flavor,
             "source_digest": source.digest,
             "model_sha256": converted.file.sha256,
             "modelrel_version": __version__,

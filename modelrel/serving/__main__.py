@@ -9,11 +9,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-DEFAULT_PORT: Final = 8080
-DEFAULT_MAX_BODY: Final = 64 * 1024 * 1024
-PORT_VARIABLES: Final = ("PORT", "AIP_HTTP_PORT")
-FOLDER_VARIABLE: Final = "MODELREL_MODEL_DIR"
-HOST_VARIABLE: Final = "MODELREL_HOST"  # an image sets it, since platforms replace the command line
+PORT_VARIABLES: Final = ("PORT", "AIP_HTTP_PORT", "SAGEMAKER_BIND_TO_PORT", "MODELREL_PORT")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -46,48 +42,27 @@ def _healthcheck(words: list[str]) -> int:
 
 
 def _serve(words: list[str]) -> int:
-    import argparse
+    from .options import read
+    from .process import serve
 
-    from .process import Settings, serve
-
-    parser = argparse.ArgumentParser(
-        prog="serving", description="Serve one released model over HTTP.", epilog="Also: healthcheck [--port PORT]"
-    )
-    parser.add_argument("folder", nargs="?", metavar="DIR", help=f"the model folder (default: ${FOLDER_VARIABLE})")
-    host = os.environ.get(HOST_VARIABLE) or "127.0.0.1"
-    parser.add_argument("--host", default=host, help=f"address to listen on (default: ${HOST_VARIABLE}, or 127.0.0.1)")
-    parser.add_argument("--port", help=f"port, 0 for any (default: ${' or $'.join(PORT_VARIABLES)}, or {DEFAULT_PORT})")
-    parser.add_argument(
-        "--max-body", type=_count, default=DEFAULT_MAX_BODY, metavar="BYTES", help="largest request (default: 64 MiB)"
-    )
-    parser.add_argument("--threads", type=_count, metavar="N", help="threads that compute one request (default: 1)")
-    options = parser.parse_args(words)
-    folder = options.folder or os.environ.get(FOLDER_VARIABLE)
-    if not folder:
-        parser.error(f"no model folder: name one, or set {FOLDER_VARIABLE}")
-    try:
-        port = _port(options.port)
-    except ValueError as error:
-        parser.error(str(error))
-    return serve(Settings(folder, options.host, port, options.max_body, options.threads))
+    if any(word == "--api-key" or word.startswith("--api-key=") for word in words):
+        hint = "give it by MODELREL_API_KEY or --api-key-file"
+        print(
+            f"modelrel serving: every user of this machine can see the key on the command line; {hint}", file=sys.stderr
+        )
+    return serve(read(words))
 
 
 def _port(flag: str | None) -> int:
     """Return the port of the flag, else of the environment, else the default. Raises ``ValueError``."""
+    # As options.read, without argparse.
     source, text = "--port", flag
     if text is None:
         source = next((name for name in PORT_VARIABLES if os.environ.get(name)), "")
-        text = os.environ.get(source) or str(DEFAULT_PORT)
+        text = os.environ.get(source) or "8080"
     if not (text.isascii() and text.isdigit() and int(text) < 65536):
         raise ValueError(f"{source} must be a port number, not {text!r}")
     return int(text)
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from urllib.parse import quote
 
 import msgspec
 
@@ -11,8 +12,23 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-JSON_HEADERS: Final[Mapping[str, str]] = {"content-type": "application/json"}
-TEXT_HEADERS: Final[Mapping[str, str]] = {"content-type": "text/plain; charset=utf-8"}
+
+class Headers(dict[str, str]):
+    """Headers of many answers. They are never changed; ``raw`` has them as ASGI wants them, ``lines`` as HTTP does."""
+
+    __slots__ = ("lines", "raw")
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        super().__init__(headers)
+        self.raw: Final = tuple((name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items())
+        self.lines: Final = b"".join(b"%s: %s\r\n" % pair for pair in self.raw)
+
+
+JSON_HEADERS: Final[Mapping[str, str]] = Headers({"content-type": "application/json"})
+TEXT_HEADERS: Final[Mapping[str, str]] = Headers({"content-type": "text/plain; charset=utf-8"})
+
+MODEL_HEADER: Final = "modelrel-model"
+"""The header of an answer that says which model made it, as NAME/VERSION (percent-encoded where it has to be)."""
 
 encode: Final = msgspec.json.Encoder().encode
 
@@ -36,6 +52,25 @@ class Refused(Exception):
         super().__init__(message)
         self.status = status
         self.headers = headers or {}
+
+
+def named(name: str, version: str) -> Headers:
+    """Return the headers of a JSON answer that a version of a model made."""
+    return Headers(
+        {
+            **JSON_HEADERS,
+            MODEL_HEADER: f"{quote(name, safe='/', errors='replace')}/{quote(version, safe='', errors='replace')}",
+        }
+    )
+
+
+def signed(answer: Answer, headers: Headers) -> Answer:
+    """Return an answer of a model with the model's name on it; ``headers`` are the model's (see ``named``)."""
+    if answer.headers is headers:
+        return answer
+    if answer.headers is JSON_HEADERS:
+        return Answer(answer.status, headers, answer.body)
+    return answer._replace(headers={**answer.headers, MODEL_HEADER: headers[MODEL_HEADER]})
 
 
 def as_json(value: object, status: int = 200) -> Answer:

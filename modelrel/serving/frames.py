@@ -7,14 +7,7 @@ latter, which says the same for what JSON can hold: numbers in strings are read,
 column is NaN and in an integer column an error, and **a fraction in an integer column is cut off** (2.5 becomes 2),
 since a copy must answer what the original answers.
 
-Where this module refuses what MLflow takes, MLflow's answer is not one to rely on:
-
-* a string column of a data frame must hold strings. MLflow hands the model whatever it got, and an ONNX string tensor
-  has no other values; for ``inputs`` and ``instances`` MLflow itself turns values into text, and so does this module;
-* null is neither true nor false, nor is a list. MLflow makes null False in one form and True in another;
-* an integer beyond its datatype is refused. In data frames MLflow lets it wrap around to another number;
-* ``data`` is a list of rows, ``index`` has one entry per row, and there is at least one row;
-* an optional column that is left out is NaN if it holds floats, and otherwise cannot be left out.
+What this module refuses and MLflow takes is listed, with the reasons, in ``invocations``.
 """
 
 from __future__ import annotations
@@ -32,6 +25,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from .manifest import TensorSpec
+
+
+class Misfit(Refused):
+    """The request can be read, but does not fit the signature. MLflow tells the two apart in its ``error_code``."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(400, message)
 
 
 class Frame(NamedTuple):
@@ -56,9 +56,9 @@ def split_frame(data: object) -> Frame:
     frame = _of_records(rows)
     if names is None:
         return frame
-    absent: Sequence[object] = [nan] * frame.rows
+    nothing: Sequence[object] = [nan] * frame.rows
     known = dict(zip(frame.names, frame.columns, strict=True))
-    return Frame(names, [known.get(name, absent) if isinstance(name, str) else absent for name in names], frame.rows)
+    return Frame(names, [known.get(name, nothing) if isinstance(name, str) else nothing for name in names], frame.rows)
 
 
 def records_frame(data: object) -> Frame:
@@ -101,19 +101,21 @@ def columns_of_frame(frame: Frame, specs: Sequence[TensorSpec]) -> dict[str, Arr
     positions = {name: index for index, name in enumerate(frame.names) if isinstance(name, str)}
     require(specs, positions)
     if frame.rows == 0:
-        raise Refused(400, "the data frame has no rows")
+        raise Misfit("the data frame has no rows")
     feeds: dict[str, Array] = {}
     for spec in specs:
         if spec.name not in positions:
-            feeds[spec.name] = _absent(frame.rows, spec)
+            feeds[spec.name] = absent(frame.rows, spec)
             continue
         position = positions[spec.name]
         if frame.names.index(spec.name) != position:
-            raise Refused(400, f"the column {spec.name!r} is sent twice")
+            raise Misfit(f"the column {spec.name!r} is sent twice")
         values = frame.columns[position]
+        if any(isinstance(value, list) for value in values):
+            raise Refused(400, f"the column {spec.name!r} holds lists, it takes one value per row")
         if spec.datatype == "BYTES" and not all(isinstance(value, str) for value in values):
             raise Refused(400, f"the column {spec.name!r} holds strings; other values and null have no place in it")
-        feeds[spec.name] = cast_column(values, spec)
+        feeds[spec.name] = as_column(cast(values, spec), values, spec)
     return feeds
 
 
@@ -128,20 +130,23 @@ def columns_of_tensors(data: object, specs: Sequence[TensorSpec]) -> dict[str, A
     elif isinstance(data, list) and len(specs) == 1 and not any(isinstance(row, dict) for row in data):
         data = {specs[0].name: data}
     if not isinstance(data, dict):
-        raise Refused(400, f"the model takes the columns {', '.join(spec.name for spec in specs)}: send them by name")
+        cast(data, specs[0])  # as MLflow, which misses the other columns after that
+        raise Misfit(f"the model takes the columns {', '.join(spec.name for spec in specs)}: send them by name")
     require(specs, data)
     # A column the model does not know is ignored; but a table that it does not fit into is none.
     lengths = {len(value) for value in data.values() if isinstance(value, list)} or {1}
     if len(lengths) > 1 or 0 in lengths:
-        raise Refused(400, f"the columns must have the same number of values, and at least one, not {sorted(lengths)}")
+        raise Misfit(f"the columns must have the same number of values, and at least one, not {sorted(lengths)}")
     rows = lengths.pop()
     feeds: dict[str, Array] = {}
+    sent = {spec.name: data[spec.name] for spec in specs if spec.name in data}
+    filled = {name: value if isinstance(value, list) else [value] * rows for name, value in sent.items()}
+    arrays = {spec.name: cast(filled[spec.name], spec) for spec in specs if spec.name in filled}
     for spec in specs:
-        value = data.get(spec.name, _absent)
-        if value is _absent:
-            feeds[spec.name] = _absent(rows, spec)
+        if spec.name in arrays:
+            feeds[spec.name] = as_column(arrays[spec.name], filled[spec.name], spec)
         else:
-            feeds[spec.name] = cast_column(value if isinstance(value, list) else [value] * rows, spec)
+            feeds[spec.name] = absent(rows, spec)
     return feeds
 
 
@@ -150,7 +155,7 @@ def _by_column(rows: list[dict[str, object]], specs: Sequence[TensorSpec]) -> di
     for spec in specs:
         lacking = sum(spec.name not in row for row in rows)
         if lacking and lacking < len(rows) and spec.datatype[:2] != "FP":
-            raise Refused(400, f"{lacking} of the rows lack the column {spec.name!r}")
+            raise Misfit(f"{lacking} of the rows lack the column {spec.name!r}")
         if lacking < len(rows):
             columns[spec.name] = [row.get(spec.name, nan) for row in rows]
     return columns
@@ -160,21 +165,20 @@ def require(specs: Sequence[TensorSpec], names: Mapping[str, object]) -> None:
     """Refuse a request (400) that lacks a required input, naming all that it lacks."""
     missing = [repr(spec.name) for spec in specs if spec.required and spec.name not in names]
     if missing:
-        raise Refused(400, f"the model needs the input {', '.join(missing)}")
+        raise Misfit(f"the model needs the input {', '.join(missing)}")
 
 
-def _absent(rows: int, spec: TensorSpec) -> Array:
+def absent(rows: int, spec: TensorSpec) -> Array:
     """Return the values of an optional column that was not sent."""
     if spec.datatype[:2] != "FP":
         raise Refused(400, f"the column {spec.name!r} cannot be left out: {spec.datatype} has no value for missing")
     return np.full((rows, 1), nan, DTYPES[spec.datatype])
 
 
-def cast_column(values: Sequence[object], spec: TensorSpec) -> Array:
-    """Cast the values of one column to an array of its dtype and the shape [rows, 1]. Raises ``Refused`` (400)."""
-    array = cast(values, spec)
+def as_column(array: Array, values: Sequence[object], spec: TensorSpec) -> Array:
+    """Shape what was cast of the values of one column as [rows, 1]. Raises ``Refused`` (400)."""
     if array.ndim != 1:
-        raise Refused(400, f"the column {spec.name!r} holds lists, it takes one value per row")
+        raise Misfit(f"the column {spec.name!r} holds lists, it takes one value per row")
     if spec.datatype == "BOOL" and any(value is None or value != value for value in values):  # noqa: PLR0124 (NaN)
         raise Refused(400, f"the column {spec.name!r} is boolean, and null is neither true nor false")
     return array.reshape(-1, 1)
@@ -189,5 +193,7 @@ def cast(values: object, spec: TensorSpec) -> Array:
             return text.astype(np.object_)
         with np.errstate(over="ignore"):
             return np.array(values, DTYPES[spec.datatype])
+    except UnicodeEncodeError as error:
+        raise Misfit(f"the input {spec.name!r} takes text, and half a surrogate pair is none") from error
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise Refused(400, f"the input {spec.name!r} takes {spec.datatype}: {error}") from error

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
 FILE_NAME: Final = "modelrel.json"
 
+DEFAULT_SIGNATURE: Final = "serving_default"
+"""The signature that answers where a request names none (TensorFlow's DEFAULT_SERVING_SIGNATURE_DEF_KEY)."""
+
 Datatype = Literal[
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BYTES"
 ]
@@ -38,12 +41,16 @@ class Interface(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """``modelrel.json``, schema 1. ``predict`` names the output that MLflow's route returns as predictions."""
+    """``modelrel.json``, schema 1. ``predict`` names the output that MLflow's route returns as predictions.
+
+    ``signature`` is the name of what is served of a model that has several; folders that differ in it are one model.
+    """
 
     schema: Literal[1]
     name: Name
     version: Name
-    format: Literal["onnx"]
+    signature: Name = DEFAULT_SIGNATURE
+    format: Name
     file: Name
     adapter: Name | None = None
     interface: Interface | None = None

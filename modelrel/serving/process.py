@@ -2,85 +2,104 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
-import socket
 import sys
-from typing import Final, NamedTuple
+import threading
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .door import Door
+    from .models import Models
+    from .options import Settings
 
 OK: Final = 0
 BROKEN_MODEL: Final = 2
 NO_PORT: Final = 3
 
 
-class Settings(NamedTuple):
-    """What the command line decides. ``max_body`` is in bytes; ``threads`` compute one request (None: the default)."""
-
-    folder: str
-    host: str
-    port: int
-    max_body: int
-    threads: int | None
-
-
 def serve(settings: Settings) -> int:
-    """Serve a model folder until a stop signal, and return the exit code of the process.
+    """Serve model folders until a stop signal, and return the exit code of the process.
 
-    0 after a drained stop, 2 for a folder that cannot be served, 3 for a port that cannot be had.
+    0 after a drained stop, 2 for a folder or settings that cannot be used, 3 for a port that cannot be had.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         # Before the server is up there is nothing to drain. Process 1 of a container ignores what it does not handle;
         # and an exception would not do, because it may strike in the import of an extension, which makes another of it.
         signal.signal(number, lambda *_: os._exit(OK))
-    try:
-        listener = _bind(settings.host, settings.port)
-    except OSError as error:
-        return _fail(NO_PORT, _bind_message(settings, error))
-    from .model import BrokenModel, load_model
+    from .door import BadSettings, Door, NoPort
+    from .options import Unusable
 
     try:
-        model = load_model(settings.folder, settings.threads)
+        door = Door(settings)
+        if settings.grpc_port is not None:
+            from .rpc_port import reserve
+
+            _held = reserve(settings)  # as long as the server runs
+        if settings.workers > 1:
+            from .workers import serve_many
+
+            return serve_many(settings, door)
+        from .models import Models
+
+        models = Models.of_settings(settings)
+        return work(settings, door, models, lambda: say_ready(models, door))
+    except (BadSettings, Unusable) as error:
+        return fail(BROKEN_MODEL, str(error))
+    except NoPort as error:
+        return fail(NO_PORT, str(error))
+
+
+def work(settings: Settings, door: Door, models: Models, ready: Callable[[], None]) -> int:
+    """Load the models if they are not, serve them until a stop signal, and return the exit code.
+
+    Raises ``NoPort`` where someone else listened first on the port that was bound before the models were loaded.
+    """
+    from .manifest import BrokenModel
+
+    try:
+        if not models.snapshot.endpoints:
+            models.load_all()
     except BrokenModel as error:
-        return _fail(BROKEN_MODEL, str(error))
-
+        return fail(BROKEN_MODEL, str(error))
+    from .engine import Engine
     from .loop import run
+    from .options import Unusable
 
-    url = _url(settings.host, listener.getsockname()[1])
-    ready = f"modelrel serving {model.name}/{model.version} on {url}"
     try:
-        run(model, settings.max_body, listener, ready)
-    except OSError as error:  # bound before the model was loaded, but someone else listened first
-        return _fail(NO_PORT, _bind_message(settings, error))
+        engine = Engine(models, settings)
+    except Unusable as error:
+        return fail(BROKEN_MODEL, str(error))
+    try:
+        run(engine, door, ready)
+    except OSError as error:
+        raise door.taken(error) from error
+    _leave()
     return OK
 
 
-def _bind(host: str, port: int) -> socket.socket:
-    """Take the port before the model is loaded, so that a taken one is known at once."""
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError:
-        listener.close()
-        raise
-    listener.set_inheritable(True)
-    return listener
+def _leave() -> None:
+    """End now if a thread is still at work when the time for that is over; Python would wait for it."""
+    if any(not thread.daemon and thread is not threading.main_thread() for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(OK)
 
 
-def _bind_message(settings: Settings, error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return f"port {settings.port} of {settings.host} is in use"
-    return f"port {settings.port} of {settings.host} cannot be had: {error.strerror}"
+def say_ready(models: Models, door: Door) -> None:
+    """Print what is served, and where."""
+    served = ", ".join(f"{name}/{version}" for name, version, state, _ in models.snapshot.states if state == "READY")
+    where = door.url
+    if door.settings.grpc_port is not None:
+        from .rpc_port import address
+
+        where = f"grpc://{address(door.settings)} and on {where}"
+    print(f"modelrel serving {served} on {where}", file=sys.stderr, flush=True)
 
 
-def _url(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _fail(code: int, message: str) -> int:
-    print(f"modelrel serving: {message}", file=sys.stderr)
+def fail(code: int, message: str) -> int:
+    """Print why the server cannot be, and return the exit code."""
+    print(f"modelrel serving: {message}", file=sys.stderr, flush=True)
     return code

@@ -56,9 +56,8 @@ _EXACT: Final = {"FP16": 2**11, "FP32": 2**24, "FP64": 2**53}
 _FP32_END: Final = float(np.finfo(np.float32).max) + 2.0**103
 
 
-@cache
-def _decoder(datatype: str, depth: int) -> msgspec.json.Decoder[list[object]]:
-    """Build the decoder of a list nested ``depth`` deep. It checks type and range of each value, in C."""
+def json_type(datatype: str, depth: int) -> Any:
+    """Return the type that a decoder needs to check type and range of each value of a list nested ``depth`` deep."""
     dtype = DTYPES[datatype]
     nested: Any = {"b": bool, "O": str, "f": float | None}.get(dtype.kind, int)
     if datatype == "FP32":
@@ -67,7 +66,13 @@ def _decoder(datatype: str, depth: int) -> msgspec.json.Decoder[list[object]]:
         nested = Annotated[int, msgspec.Meta(ge=int(np.iinfo(dtype).min), le=int(np.iinfo(dtype).max))]
     for _ in range(depth):
         nested = list[nested]
-    return msgspec.json.Decoder(nested)
+    return nested
+
+
+@cache
+def _decoder(datatype: str, depth: int) -> msgspec.json.Decoder[list[object]]:
+    """Build the decoder of a list nested ``depth`` deep. It checks type and range of each value, in C."""
+    return msgspec.json.Decoder(json_type(datatype, depth))
 
 
 def _depth(data: bytes) -> int:
@@ -99,7 +104,7 @@ def from_json(raw: msgspec.Raw, datatype: str, shape: list[int]) -> Array:
 
 
 def cast_exactly(array: Array, source: str, target: str) -> Array:
-    """Return ``array`` (of datatype ``source``, not empty) as datatype ``target``.
+    """Return ``array`` (of datatype ``source``) as datatype ``target``.
 
     Integers go to integers and floats, floats to floats. Nothing else is a cast: a boolean is no number, and a float is
     no integer even when its value is whole. Raises ``Refused`` (400) also when a single value would change.
@@ -107,9 +112,9 @@ def cast_exactly(array: Array, source: str, target: str) -> Array:
     old, new = DTYPES[source], DTYPES[target]
     exact = False
     if old.kind in "iu" and new.kind in "iu":
-        exact = bool(array.min() >= np.iinfo(new).min and array.max() <= np.iinfo(new).max)
+        exact = bool(array.min(initial=0) >= np.iinfo(new).min and array.max(initial=0) <= np.iinfo(new).max)
     elif old.kind in "iu" and new.kind == "f":
-        exact = bool(array.min() >= -_EXACT[target] and array.max() <= _EXACT[target])
+        exact = bool(array.min(initial=0) >= -_EXACT[target] and array.max(initial=0) <= _EXACT[target])
     elif old.kind == "f" and new.kind == "f":
         with np.errstate(over="ignore"):
             exact = np.array_equal(array.astype(new).astype(old), array, equal_nan=True)

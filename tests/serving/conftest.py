@@ -17,6 +17,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from modelrel.serving import Answer, Model, answer, load_model
+from tests.serving.clients import kserve_python, ovms_python  # noqa: F401 (fixtures)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,9 +25,7 @@ if TYPE_CHECKING:
 
 ONNX_TYPE = {
     "BOOL": TensorProto.BOOL,
-    "INT32": TensorProto.INT32,
-    "INT64": TensorProto.INT64,
-    "UINT8": TensorProto.UINT8,
+    **{f"{sign}INT{bits}": getattr(TensorProto, f"{sign}INT{bits}") for sign in ("", "U") for bits in (8, 16, 32, 64)},
     "FP16": TensorProto.FLOAT16,
     "FP32": TensorProto.FLOAT,
     "FP64": TensorProto.DOUBLE,
@@ -204,9 +203,9 @@ def start(folder: Path, *options: str, **kwargs: Any) -> Running:
     command = [sys.executable, "-m", "modelrel.serving", str(folder), "--port", "0", *options]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **kwargs)
     assert process.stderr is not None
-    readable, _, _ = select.select([process.stderr], [], [], 30)
+    readable, _, _ = select.select([process.stderr], [], [], 120)
     line = process.stderr.readline() if readable else ""
-    if " on http://" not in line:
+    if " on http" not in line:
         process.kill()
         raise AssertionError(f"the server did not start: {line}{process.stderr.read()}")
     return Running(process, line.split()[-1], line)
@@ -230,6 +229,14 @@ def start_server() -> Iterator[Callable[..., Running]]:
 @pytest.fixture(scope="session")
 def tensor_server(tensor_dir: Path) -> Iterator[Running]:
     running = start(tensor_dir, "--max-body", "100000")
+    yield running
+    running.process.kill()
+    running.process.communicate()
+
+
+@pytest.fixture(scope="session")
+def columns_server(columns_dir: Path) -> Iterator[Running]:
+    running = start(columns_dir)
     yield running
     running.process.kill()
     running.process.communicate()

@@ -1,7 +1,7 @@
 """Requests to MLflow's ``/invocations``, good and bad, by what is special about them.
 
 ``COLUMNS`` are for the model of five columns in conftest.py, ``TENSORS`` for one [-1, 4] tensor; both are to be
-answered as MLflow answers them. ``DIFFERENCES`` are not, each for the reason beside it.
+answered as MLflow answers them. ``DIFFERENCES`` are not.
 """
 
 import json
@@ -149,42 +149,18 @@ COLUMNS = {
 }
 
 DIFFERENCES = {
-    "a number in a string column of a frame": (
-        split([1.5, 2, 5, True, 0.25]),
-        "MLflow hands the model a number, an ONNX string tensor cannot hold one",
-    ),
-    "null in a string column of a frame": (
-        split([1.5, 2, None, True, 0.25]),
-        "MLflow hands the model None, an ONNX string tensor cannot hold it",
-    ),
-    "null in a boolean column of a frame": (
-        split([1.5, 2, "x", None, 0.25]),
-        "MLflow makes it False",
-    ),
+    "a number in a string column of a frame": (split([1.5, 2, 5, True, 0.25]), "no text"),
+    "null in a string column of a frame": (split([1.5, 2, None, True, 0.25]), "no text"),
+    "null in a boolean column of a frame": (split([1.5, 2, "x", None, 0.25]), "no truth"),
     "a boolean missing in a record": (
         {"dataframe_records": [dict(zip(NAMES, ROW, strict=True)), {"d": 2, "l": 3, "s": "x", "f": 1}]},
-        "MLflow makes it True",
+        "no truth",
     ),
-    "a list in a boolean column of a frame": (
-        split([1.5, 2, "x", [False], 0.25]),
-        "MLflow makes it True, unless it is empty",
-    ),
-    "an empty list for a number": (
-        instances([[], 2, "x", True, 0.25]),
-        "MLflow takes it for no value at all, in some forms",
-    ),
-    "an integer beyond long in a frame": (
-        split([1.5, 2**63, "x", True, 0.25]),
-        "MLflow lets it wrap around to the smallest long",
-    ),
-    "a float beyond long in a frame": (
-        split([1.5, 1e300, "x", True, 0.25]),
-        "MLflow makes it the smallest long",
-    ),
-    "an index longer than the frame": (
-        split(ROW, index=[5, 6]),
-        "pandas repeats the only row",
-    ),
+    "a list in a boolean column of a frame": (split([1.5, 2, "x", [False], 0.25]), "no truth"),
+    "an empty list for a number": (instances([[], 2, "x", True, 0.25]), "no number"),
+    "an integer beyond long in a frame": (split([1.5, 2**63, "x", True, 0.25]), "beyond its datatype"),
+    "a float beyond long in a frame": (split([1.5, 1e300, "x", True, 0.25]), "beyond its datatype"),
+    "an index longer than the frame": (split(ROW, index=[5, 6]), "another index"),
     "data that is an object of columns": (
         {
             "dataframe_split": {
@@ -192,13 +168,11 @@ DIFFERENCES = {
                 "data": {name: [value] for name, value in zip(NAMES, ROW, strict=True)},
             }
         },
-        "an accident of pandas' constructor, documented nowhere",
+        "columns for rows",
     ),
-    "params that the model does not have": (
-        inputs(ROW) | {"params": {"a": 1}},
-        "MLflow ignores them; the original may have used them, the copy cannot",
-    ),
+    "params that the model does not have": (inputs(ROW) | {"params": {"a": 1}}, "params"),
 }
+"""What MLflow takes and this server refuses: a request, and what the docstring of ``invocations`` calls the reason."""
 
 FLOWERS = [[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]]
 TENSORS = {

@@ -1,10 +1,9 @@
-"""What only a real connection shows: limits, chunks, pipelines, what is not HTTP; and other people's clients."""
+"""What only a real connection shows: limits, chunks, pipelines, what is not HTTP."""
 
 import json
 import re
 import socket
 
-import numpy as np
 import pytest
 
 INFER = "/v2/models/churn/infer"
@@ -118,57 +117,3 @@ def test_an_upgrade_nobody_offers_is_answered_as_an_ordinary_request(client):
 def test_mlflow_s_route_works_over_the_wire(client):
     reply = client.post("/invocations", json={"inputs": [[1, 2, 3]]})
     assert reply.json() == {"predictions": [[2.0, 4.0, 6.0]]}
-
-
-@pytest.fixture(scope="module")
-def triton(tensor_server):
-    http = pytest.importorskip("tritonclient.http")
-    client = http.InferenceServerClient(f"127.0.0.1:{tensor_server.port}")
-    yield client
-    client.close()
-
-
-def triton_input(rows, **options):
-    from tritonclient.http import InferInput
-
-    sent = InferInput("x", list(rows.shape), "FP32")
-    sent.set_data_from_numpy(rows, **options)
-    return sent
-
-
-def test_triton_s_client_finds_server_and_model_ready(triton):
-    assert triton.is_server_live()
-    assert triton.is_server_ready()
-    assert triton.is_model_ready("churn")
-    assert triton.is_model_ready("churn", "7")
-    assert not triton.is_model_ready("churn", "8")
-
-
-def test_triton_s_client_reads_the_metadata(triton):
-    assert triton.get_server_metadata()["name"] == "modelrel"
-    assert triton.get_model_metadata("churn")["inputs"][0]["name"] == "x"
-
-
-@pytest.mark.parametrize("version", ["", "7"])
-def test_triton_s_client_infers_in_json(triton, version):
-    from tritonclient.http import InferRequestedOutput
-
-    rows = np.array([[1, 2, 3], [4, 5, 6]], np.float32)
-    outputs = [InferRequestedOutput("y", binary_data=False)]
-    sent = [triton_input(rows, binary_data=False)]
-    result = triton.infer("churn", sent, version, outputs, request_id="abc")
-    np.testing.assert_array_equal(result.as_numpy("y"), rows * 2)
-    assert result.get_response()["id"] == "abc"
-
-
-def test_triton_s_client_reads_a_json_answer_where_it_would_have_taken_a_binary_one(triton):
-    rows = np.array([[1, 2, 3]], np.float32)
-    result = triton.infer("churn", [triton_input(rows, binary_data=False)])
-    np.testing.assert_array_equal(result.as_numpy("z"), rows)
-
-
-def test_triton_s_client_is_told_how_to_send_what_it_sent_in_binary(triton):
-    from tritonclient.utils import InferenceServerException
-
-    with pytest.raises(InferenceServerException, match="binary_data=False"):
-        triton.infer("churn", [triton_input(np.ones((1, 3), np.float32))])

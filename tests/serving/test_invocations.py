@@ -1,6 +1,7 @@
 """MLflow's scoring routes, asked without a transport. Whether the answers are MLflow's is the business of
 test_same_as_mlflow.py."""
 
+import gzip
 import json
 import math
 
@@ -131,7 +132,7 @@ def test_the_predictions_are_those_of_the_output_that_the_manifest_names(make_te
 
 
 @pytest.mark.parametrize(
-    "content_type", [None, "text/plain", "text/csv", "application/json; charset=latin1", "application/json; a=b"]
+    "content_type", [None, "text/plain", "text/CSV", "application/json; charset=latin1", "application/json; a=b"]
 )
 def test_what_is_not_json_in_utf8_is_415_and_the_hint_says_what_is(columns_model, content_type):
     from modelrel.serving import answer
@@ -147,8 +148,13 @@ def test_json_may_say_that_it_is_utf8(columns_model, ask, content_type):
     assert ask(columns_model, "POST", "/invocations", split(ROW), content_type=content_type).status == 200
 
 
-def test_a_packed_body_is_415(columns_model, ask):
-    assert ask(columns_model, "POST", "/invocations", b"\x1f\x8b", content_encoding="gzip").status == 415
+def test_a_packed_body_is_read(columns_model, ask):
+    packed = gzip.compress(json.dumps(split(ROW)).encode())
+    assert ask(columns_model, "POST", "/invocations", packed, content_encoding="gzip").status == 200
+
+
+def test_a_body_packed_in_another_way_is_415(columns_model, ask):
+    assert ask(columns_model, "POST", "/invocations", b"\x1f\x8b", content_encoding="br").status == 415
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 100_000, b"nul", b'{"inputs": {"d": 1,}}'])

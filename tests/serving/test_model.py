@@ -65,7 +65,7 @@ def test_a_golden_example_that_does_not_fit_is_a_broken_folder(make_tensor_folde
         ({"schema": 2}, r"\$\.schema"),
         ({"schema": ...}, "schema"),
         ({"name": ""}, r"\$\.name"),
-        ({"format": "pmml"}, r"\$\.format"),
+        ({"format": "caffe"}, "format 'caffe'"),
         ({"kind": "frame"}, r"\$\.kind"),
         ({"inputs": []}, r"\$\.inputs"),
         ({"inputs": [{"name": "x", "datatype": "FLOAT", "shape": [-1, 3]}]}, "datatype"),

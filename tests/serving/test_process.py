@@ -50,8 +50,8 @@ def test_one_line_says_what_is_served_and_where(tensor_dir, start_server):
     assert running.port != 0
 
 
-def test_the_line_is_the_only_one(tensor_dir, start_server):
-    running = start_server(tensor_dir)
+def test_the_line_is_the_only_one_where_requests_are_not_logged(tensor_dir, start_server):
+    running = start_server(tensor_dir, "--no-access-log")
     httpx.get(running.url + "/v2")
     running.stop()
     assert running.process.stderr.read() == ""
@@ -167,6 +167,25 @@ def test_the_health_check_imports_nothing_slow():
         "except SystemExit: print(sorted({'numpy', 'onnxruntime', 'argparse', 'asyncio'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_a_plain_start_imports_nothing_that_it_does_not_need(tensor_dir):
+    code = """
+import os, sys
+from modelrel.serving import process
+from modelrel.serving.options import read
+def tell(*_):
+    files = {name: getattr(module, "__file__", None) or "" for name, module in list(sys.modules.items())}
+    print(*sorted({name.partition(".")[0] for name, file in files.items() if "site-packages" in file}))
+    sys.stdout.flush()
+    os._exit(0)
+process.say_ready = tell
+process.serve(read([sys.argv[1], "--port", "0"]))
+"""
+    result = subprocess.run([sys.executable, "-c", code, str(tensor_dir)], capture_output=True, text=True, check=True)
+    needed = {"numpy", "onnxruntime", "msgspec", "uvicorn", "click", "httptools", "uvloop"}
+    by_python = {"_distutils_hack", "typing_extensions", "coverage", "pytest_cov", "colorama", "flatbuffers"}
+    assert needed <= set(result.stdout.split()) <= needed | by_python
 
 
 def test_the_folder_runs_when_it_is_copied_alone_under_another_name(tmp_path, tensor_dir, bare_environment):

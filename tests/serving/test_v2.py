@@ -7,13 +7,15 @@ import pytest
 from onnx import helper
 
 from modelrel.serving import load_model
+from tests.serving.conftest import columns_folder
 
 
-def test_the_server_describes_itself_and_claims_no_extension_it_lacks(tensor_model, ask):
-    reply = ask(tensor_model, "GET", "/v2")
+@pytest.mark.parametrize("path", ["/v2", "/v2/"])
+def test_the_server_describes_itself_and_its_extensions(tensor_model, ask, path):
+    reply = ask(tensor_model, "GET", path)
     assert reply.status == 200
     assert reply.json["name"] == "modelrel"
-    assert reply.json["extensions"] == []
+    assert reply.json["extensions"] == ["binary_tensor_data", "model_repository"]
     assert isinstance(reply.json["version"], str)
 
 
@@ -54,7 +56,7 @@ def test_an_unknown_model_or_version_is_404_and_named(tensor_model, ask, path):
     assert ("'other'" in reply.json["error"]) or ("'8'" in reply.json["error"])
 
 
-@pytest.mark.parametrize("path", ["/", "", "/v2/models", "/v2/models/churn/x", "/nothing", "/v2/models/churn/versions"])
+@pytest.mark.parametrize("path", ["", "/v2/models", "/v2/models/churn/x", "/nothing", "/v2/models/churn/versions"])
 def test_an_unknown_path_is_404_with_an_error(tensor_model, ask, path):
     reply = ask(tensor_model, "GET", path)
     assert reply.status == 404
@@ -78,6 +80,15 @@ def test_the_wrong_verb_is_405_and_says_which_is_right(tensor_model, ask, method
     assert "error" in reply.json
 
 
+def test_the_metadata_tells_what_may_be_left_out_and_what_the_classes_are(tmp_path, ask):
+    folder = columns_folder(tmp_path / "model")
+    manifest = json.loads((folder / "modelrel.json").read_text())
+    (folder / "modelrel.json").write_text(json.dumps(manifest | {"classes": ["stays", "leaves"]}))
+    described = ask(load_model(folder), "GET", "/v2/models/churn").json
+    assert described["properties"] == {"predict": "score", "classes": '["stays","leaves"]'}
+    assert [tensor.get("parameters") for tensor in described["inputs"]] == [None] * 4 + [{"required": False}]
+
+
 def test_an_inference_returns_every_output_in_row_major_order(tensor_model, infer):
     reply = infer(tensor_model, [[1, 2, 3], [4, 5, 6]])
     assert reply.status == 200
@@ -94,6 +105,27 @@ def test_an_inference_returns_every_output_in_row_major_order(tensor_model, infe
 def test_flat_data_and_nested_data_are_the_same_request(tensor_model, infer):
     nested = infer(tensor_model, [[1, 2, 3], [4, 5, 6]])
     assert infer(tensor_model, [1, 2, 3, 4, 5, 6], [2, 3]).json == nested.json
+
+
+def test_a_request_about_no_rows_is_answered_with_none(tensor_model, infer):
+    reply = infer(tensor_model, [], [0, 3], outputs=[{"name": "z"}], id="abc")
+    assert reply.status == 200
+    assert reply.json["id"] == "abc"
+    assert reply.json["outputs"] == [{"name": "z", "shape": [0, 3], "datatype": "FP32", "data": []}]
+    assert reply.answer.headers["modelrel-model"] == "churn/7"
+
+
+def test_no_rows_of_another_datatype_are_checked_like_any(tensor_model, infer):
+    assert infer(tensor_model, [], [0, 3], "INT64").status == 200
+    assert infer(tensor_model, [], [0, 3], "BYTES").status == 400
+    assert infer(tensor_model, [], [0, 3], "nothing").status == 400
+
+
+def test_an_output_that_is_not_by_row_has_no_answer_about_no_rows(make_folder, infer):
+    nodes = [helper.make_node("ReduceSum", ["x"], ["y"], keepdims=0)]
+    model = load_model(make_folder(nodes, [("x", "FP32", [-1, 3])], [("y", "FP32", [])]))
+    assert infer(model, [[1, 2, 3]]).status == 200
+    assert infer(model, [], [0, 3]).status == 400
 
 
 def test_the_id_of_a_request_comes_back(tensor_model, infer):
@@ -146,7 +178,10 @@ def test_optional_fields_may_be_null_as_generated_clients_send_them(tensor_model
         ([3], [1, 2, 3]),
         ([1, 1, 3], [1, 2, 3]),
         ([], [1]),
-        ([0, 3], []),
+        ([0, 3], [1, 2, 3]),
+        ([0, 4], []),
+        ([0], []),
+        ([1, 0], []),
         ([-1, 3], [1, 2, 3]),
         ([2, 3], [1, 2, 3]),
         ([1, 3], [1, 2]),
@@ -281,6 +316,49 @@ def test_columns_may_be_sent_with_and_without_the_second_dimension(columns_model
     }
 
 
+def test_columns_about_no_rows_are_answered_with_none(columns_model, ask):
+    reply = ask(columns_model, "POST", "/v2/models/churn/infer", columns(0))
+    assert [(output["shape"], output["data"]) for output in reply.json["outputs"]] == [([0, 1], [])] * 6
+
+
+def test_some_columns_about_no_rows_and_some_about_one_are_refused(columns_model, ask):
+    body = columns(1, l={"shape": [0], "data": []})
+    reply = ask(columns_model, "POST", "/v2/models/churn/infer", body)
+    assert (reply.status, "but another input has none" in reply.json["error"]) == (400, True)
+
+
+@pytest.mark.parametrize("flat", [True, False])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_columns_in_the_model_s_order_and_in_another_are_the_same_request(columns_model, ask, rows, flat):
+    body = columns(rows, flat)
+    if not flat:
+        for sent in body["inputs"]:
+            sent["data"] = [[value] for value in sent["data"]]
+    straight = ask(columns_model, "POST", "/v2/models/churn/infer", body)
+    body["inputs"].reverse()
+    assert ask(columns_model, "POST", "/v2/models/churn/infer", body).json == straight.json
+    assert straight.json["outputs"][0]["data"] == [11201.0] * rows
+
+
+@pytest.mark.parametrize(
+    ("column", "data", "why"),
+    [
+        ("l", [1.5], "input 'l'"),
+        ("l", [1, 2], "input 'l'"),
+        ("l", [[1], [2]], "input 'l'"),
+        ("s", [None], "input 's'"),
+        ("b", [1], "input 'b'"),
+        ("f", [1e39], "input 'f'"),
+        ("d", ["1"], "input 'd'"),
+        ("d", {"a": [1]}, "input 'd'"),
+    ],
+)
+def test_a_column_that_is_wrong_among_right_ones_is_named(columns_model, ask, column, data, why):
+    reply = ask(columns_model, "POST", "/v2/models/churn/infer", columns(1, **{column: {"data": data}}))
+    assert reply.status == 400
+    assert why in reply.json["error"]
+
+
 def test_columns_of_different_lengths_are_refused(columns_model, ask):
     body = columns(2, l={"shape": [3], "data": [1, 2, 3]})
     reply = ask(columns_model, "POST", "/v2/models/churn/infer", body)
@@ -346,13 +424,7 @@ def test_the_error_says_where_the_body_goes_wrong(tensor_model, ask, body, where
     assert where in ask(tensor_model, "POST", "/v2/models/churn/infer", body).json["error"]
 
 
-def test_binary_tensors_are_refused_with_a_hint(tensor_model, ask):
-    reply = ask(tensor_model, "POST", "/v2/models/churn/infer", b"{}", inference_header_content_length="2")
-    assert reply.status == 400
-    assert "binary_data=False" in reply.json["error"]
-
-
-@pytest.mark.parametrize("headers", [{"content_encoding": "gzip"}, {"content_type": "text/csv"}])
+@pytest.mark.parametrize("headers", [{"content_encoding": "br"}, {"content_type": "text/csv"}])
 def test_bodies_in_forms_not_understood_are_415(tensor_model, ask, headers):
     assert ask(tensor_model, "POST", "/v2/models/churn/infer", b"{}", **headers).status == 415
 

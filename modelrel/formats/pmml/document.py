@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from typing import Any
 from xml.etree.ElementTree import Element
 
 from modelrel import __version__
 from modelrel.errors import Refused
 from modelrel.formats.order import Order
 from modelrel.formats.pmml.elements import NAMESPACE, Expression, element, expression, serialized
+from modelrel.serving.runtimes import pmml_scorer
 from modelrel.values import Scalar, TensorSpec
-
-INTERFACE: Final = "modelrel.interface"
-"""The extension that says which fields make which tensor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,15 +177,14 @@ def header(
     interface: Mapping[str, object], metadata: Mapping[str, str], *applications: Element, **more: str
 ) -> Element:
     """Return a Header that says which fields make which tensor, where the file comes from, and what wrote it."""
-    said = {INTERFACE: json.dumps(interface, sort_keys=True), **metadata}
+    said = {pmml_scorer.INTERFACE: json.dumps(interface, sort_keys=True), **metadata}
     extensions = (element("Extension", name=name, value=text) for name, text in sorted(said.items()))
     return element("Header", *extensions, *applications, **more)
 
 
 def interface(root: Element) -> dict[str, Any]:
     """Return what the file says of its tensors; raises `Refused` where it says nothing."""
-    for said in root.iter("Extension"):
-        if said.get("name") == INTERFACE:
-            found: dict[str, Any] = json.loads(said.get("value", ""))
-            return found
-    raise Refused("the PMML file does not say which fields make which tensor", "Convert the model again.")
+    try:
+        return pmml_scorer.interface(root)
+    except pmml_scorer.BadFile as error:
+        raise Refused(str(error), "Convert the model again.") from error

@@ -9,45 +9,15 @@ import math
 import re
 from collections.abc import Sequence
 from typing import Final
-from xml.etree.ElementTree import Element, ParseError, TreeBuilder, XMLParser
+from xml.etree.ElementTree import Element
 from xml.sax.saxutils import escape
 
 from modelrel.errors import Refused
+from modelrel.serving.runtimes import pmml_scorer
 
-NAMESPACE: Final = "http://www.dmg.org/PMML-4_4"
+NAMESPACE: Final = pmml_scorer.NAMESPACE
 _UNHOLY: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML 1.0 has no way to write."""
-
-_FUNCTIONS: Final = frozenset({
-    "+", "-", "*", "/", "and", "equal", "exp", "greaterOrEqual", "greaterThan", "if", "isMissing", "isNotMissing",
-    "lessOrEqual", "lessThan", "ln", "max", "min", "or", "pow", "sqrt",
-})  # fmt: skip
-
-_ELEMENTS: Final = frozenset({
-    "Apply", "Cluster", "ClusteringField", "ClusteringModel", "ComparisonMeasure", "CompoundPredicate", "Constant",
-    "DataDictionary", "DataField", "DerivedField", "Extension", "False", "FieldRef", "Header", "Array",
-    "Application", "LocalTransformations", "MiningField", "MiningModel", "MiningSchema", "Node", "NormDiscrete",
-    "NumericPredictor", "Output", "OutputField", "PMML", "RegressionModel", "RegressionTable", "ScoreDistribution",
-    "Segment", "Segmentation", "SimplePredicate", "TransformationDictionary", "TreeModel", "True", "Value",
-    "squaredEuclidean",
-})  # fmt: skip
-
-_FUNCTIONS_OF_OTHERS: Final = frozenset({
-    "abs", "avg", "ceil", "cos", "expm1", "floor", "hypot", "isIn", "isInvalid", "isNotIn", "isNotValid", "isValid",
-    "ln1p", "log10", "lowercase", "modulo", "not", "notEqual", "product", "rint", "round", "sin", "stdNormalCDF",
-    "sum", "tan", "tanh", "threshold", "uppercase",
-})  # fmt: skip
-"""Those of PMML's built-in functions that other writers use too."""
-
-_ELEMENTS_OF_OTHERS: Final = frozenset({
-    "Coefficient", "Coefficients", "Con", "Discretize", "DiscretizeBin", "Interval", "LinearKernelType", "LinearNorm",
-    "MissingValueWeights", "NeuralInput", "NeuralInputs", "NeuralLayer", "NeuralNetwork", "NeuralOutput",
-    "NeuralOutputs", "Neuron", "NormContinuous", "PolynomialKernelType", "RadialBasisKernelType",
-    "SigmoidKernelType", "SimpleSetPredicate", "SupportVector", "SupportVectorMachine", "SupportVectorMachineModel",
-    "SupportVectors", "Target", "Targets", "TargetValue", "Timestamp", "VectorDictionary", "VectorFields",
-    "VectorInstance", "CategoricalPredictor", "REAL-SparseArray", "Indices", "REAL-Entries", "euclidean",
-})  # fmt: skip
-"""Elements that sklearn2pmml writes and modelrel does not: numbers, and names of fields. None names a file or class."""
 
 _DEEPEST: Final = 40
 """Spaces before an element at most."""
@@ -94,7 +64,7 @@ def expression(said: Expression) -> Element:
 
 def apply(function: str, *arguments: Expression) -> Element:
     """Return a call of one of PMML's built-in functions."""
-    assert function in _FUNCTIONS, function
+    assert function in pmml_scorer.FUNCTIONS, function
     return element("Apply", *map(expression, arguments), function=function)
 
 
@@ -137,39 +107,8 @@ def _quoted(text: str) -> str:
 
 
 def parsed(content: bytes) -> Element:
-    """Return the root of a PMML file, its elements without the namespace.
-
-    A document type is refused: with one a file could name other files, or grow without bounds. So is any element,
-    function and attribute that is not known: scorers take the names of Java classes for functions. Raises `Refused`.
-    """
-
-    class Plain(TreeBuilder):
-        def start(self, tag: str, attrs: dict[str, str]) -> Element:
-            space, _, name = tag.rpartition("}")
-            if space != "{" + NAMESPACE or name not in _ELEMENTS | _ELEMENTS_OF_OTHERS:
-                raise _odd(f"the element {name}")
-            if name == "Apply" and attrs.get("function") not in _FUNCTIONS | _FUNCTIONS_OF_OTHERS:
-                raise _odd(f"the function {attrs.get('function')!r}")
-            if odd := [said for said in attrs if said.startswith(("{", "x-"))]:
-                raise _odd(f"the attribute {odd[0]}")
-            return super().start(name, attrs)
-
-        def doctype(self, *_: object) -> None:
-            raise _odd("a document type")
-
-        def pi(self, *_: object) -> None:  # type: ignore[override]
-            raise _odd("a processing instruction")
-
-    parser = XMLParser(target=Plain())  # noqa: S314 - `Plain` refuses what makes it dangerous
+    """Return the root of a PMML file as `pmml_scorer.parsed` does; raises `Refused` where it raises `BadFile`."""
     try:
-        parser.feed(content)
-        found: Element = parser.close()
-    except (ParseError, ValueError) as error:
-        raise Refused(f"the file is not PMML: {error}", "Convert the model again.") from error
-    if found.tag != "PMML" or found.get("version") != "4.4":
-        raise Refused(f"the file is {found.tag} {found.get('version')}, and not PMML 4.4", "Convert the model again.")
-    return found
-
-
-def _odd(what: str) -> Refused:
-    return Refused(f"the PMML file has {what}, which modelrel does not read", "Convert the model again.")
+        return pmml_scorer.parsed(content)
+    except pmml_scorer.BadFile as error:
+        raise Refused(str(error), "Convert the model again.") from error

@@ -9,30 +9,19 @@ from __future__ import annotations
 import functools
 import importlib.util
 import io
-import json
-import math
-import os
 import pickle
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
-
-import numpy as np
+from typing import Any
 
 from modelrel import extras
 from modelrel.errors import ModelrelError, Refused, Unavailable
 from modelrel.formats.pmml import document, elements
-from modelrel.tensors import NUMPY, Array, Predict, Tensors, rows
-
-_AT_ONCE: Final = 500_000
-"""Numbers that are handed to Java at once."""
-
-_OPTIONS: Final = ("-XX:+UseSerialGC", "-Xss64m", "-Djava.awt.headless=true", "-Djavax.xml.accessExternalDTD=")
-
-Score = Callable[[list[str], list[list[Any]], list[str]], list[list[Any]]]
-"""Names of fields, their columns, names of the answer's fields -> its columns. None is a missing value."""
+from modelrel.serving.runtimes import pmml_scorer
+from modelrel.serving.runtimes.pmml_scorer import Score, predicts, short
+from modelrel.tensors import Array, Predict, Tensors
 
 
 def pmml4s(path: Path) -> Predict:
@@ -54,52 +43,14 @@ def jpmml(path: Path) -> Predict | None:
 def _predicts(path: Path, name: str, reader: Callable[[bytes], Score]) -> Predict:
     content = path.read_bytes()
     said = document.interface(elements.parsed(content))
-    fields = [field for output in said["outputs"] for field in output["fields"]]
     with _translated(name, "does not load the converted model"):
-        score = reader(content)
+        answered = predicts(said, reader(content))
 
     def predict(tensors: Tensors) -> dict[str, Array]:
-        columns: dict[str, list[Any]] = {}
-        for spec in said["inputs"]:
-            array = tensors[spec["name"]].reshape(rows(tensors), -1)
-            columns |= {field: _listed(array[:, place]) for place, field in enumerate(spec["fields"])}
-        found: dict[str, list[Any]] = {field: [] for field in fields}
-        count = max(1, _AT_ONCE // len(columns))
-        for at in range(0, rows(tensors), count):
-            some = [column[at : at + count] for column in columns.values()]
-            with _translated(name, "fails on the converted model"):
-                answered = score(list(columns), some, fields)
-            for field, column in zip(fields, answered, strict=True):
-                found[field] += column
-        return {output["name"]: _tensor(output, found) for output in said["outputs"]}
+        with _translated(name, "fails on the converted model"):
+            return answered(tensors)
 
     return predict
-
-
-def _listed(column: Array) -> list[Any]:
-    """Return a column as text, or float64 numbers, None where there is none."""
-    if column.dtype == object:
-        return [None if value is None or value != value else str(value) for value in column.tolist()]  # noqa: PLR0124
-    return [None if math.isnan(value) else value for value in column.astype(np.float64).tolist()]
-
-
-def _tensor(output: dict[str, Any], found: dict[str, list[Any]]) -> Array:
-    columns = [found[field] for field in output["fields"]]
-    dtype = NUMPY[output["datatype"]]
-    if "labels" in output:
-        known = dict(output["labels"])
-        (column,) = columns
-        if odd := [value for value in column if str(value) not in known]:
-            raise Refused(
-                f"the copy answers the label {odd[0]!r}, which is none of the model's", "Choose another format."
-            )
-        array = np.empty(len(column), dtype)
-        array[:] = [known[str(value)] for value in column]
-    else:
-        with np.errstate(over="ignore"):
-            numbers = [[math.nan if value is None else value for value in column] for column in columns]
-            array = np.array(numbers, np.float64).T.astype(dtype)
-    return array.reshape(len(columns[0]), *output["shape"][1:])
 
 
 def java(needs: str) -> str:
@@ -117,47 +68,15 @@ def java(needs: str) -> str:
 def _gateway(package: str, folders: tuple[str, ...]) -> Any:
     """Return the Java process with the libraries that a Python package brings, started on first use."""
     extras.load("py4j")
-    from py4j.java_gateway import GatewayParameters, JavaGateway, launch_gateway
-
     path = java("the scorers of PMML files need")
-    found = importlib.util.find_spec(package)
-    assert found is not None
-    assert found.origin is not None
-    top = Path(found.origin).parent
-    jars = os.pathsep.join(str(top / folder / "*") for folder in folders)
     try:
-        port, secret = launch_gateway(
-            classpath=jars, javaopts=list(_OPTIONS), java_path=path, die_on_exit=True, enable_auth=True
-        )
+        return pmml_scorer.gateway(package, folders, path)
     except Exception as error:
-        raise Unavailable(f"Java ({path}) does not start: {_short(error)}", "Install Java 17 or newer.") from error
-    return JavaGateway(gateway_parameters=GatewayParameters(port=port, auth_token=secret))
+        raise Unavailable(f"Java ({path}) does not start: {short(error)}", "Install Java 17 or newer.") from error
 
 
 def _pmml4s(content: bytes) -> Score:
-    gateway = _gateway("pypmml", ("jars",))
-    model = gateway.jvm.org.pmml4s.model.Model.fromString(content.decode())
-
-    def alone(names: list[str], row: Sequence[Any], fields: list[str]) -> list[Any]:
-        """Answer one row past JSON, which has no infinity."""
-        given = gateway.jvm.java.util.HashMap()
-        for name, value in zip(names, row, strict=True):
-            given.put(name, value)
-        answered = model.predict(given)
-        return [answered.get(field) for field in fields]
-
-    def score(names: list[str], columns: list[list[Any]], fields: list[str]) -> list[list[Any]]:
-        # JSON's numbers are of any size, and what is beyond float64 is read as infinity.
-        content = json.dumps({"columns": names, "data": list(zip(*columns, strict=True))}).replace("Infinity", "1e999")
-        reply = json.loads(model.predict(content))
-        places = [reply["columns"].index(field) for field in fields]
-        found = [[row[place] for place in places] for row in reply["data"]]
-        for number, row in enumerate(found):
-            if None in row:
-                found[number] = alone(names, [column[number] for column in columns], fields)
-        return [list(column) for column in zip(*found, strict=True)]
-
-    return score
+    return pmml_scorer.pmml4s(_gateway("pypmml", ("jars",)), content)
 
 
 class _Plain(pickle.Unpickler):
@@ -192,10 +111,4 @@ def _translated(name: str, what: str) -> Iterator[None]:
     except ModelrelError:
         raise
     except Exception as error:
-        raise Refused(f"{name} {what}: {_short(error)}", "Convert it to onnx.") from error
-
-
-def _short(error: Exception) -> str:
-    """Return what Java says went wrong, without its stack."""
-    java = getattr(error, "java_exception", None)
-    return " ".join(str(java.toString() if java is not None else error).split())[:300]
+        raise Refused(f"{name} {what}: {short(error)}", "Convert it to onnx.") from error

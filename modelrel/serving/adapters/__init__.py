@@ -59,13 +59,14 @@ KINDS: Final[dict[str, Kind]] = {"image": image, "text": text, "tokenizer": toke
 class Adapter:
     """The steps of one file, ready to run; `gives` is name -> Open Inference datatype of the graph's inputs.
 
-    `rows` is how many rows it is to be called for at a time.
+    `rows` is how many rows it is to be called for at a time; `images` names what it takes as encoded images.
     """
 
     def __init__(self, said: Mapping[str, Any]) -> None:
         """Build the steps; raises as `Kind.step` does."""
         self.gives = {str(one["name"]): str(one["datatype"]) for one in said["gives"]}
         self.rows = min(max(int(said.get("rows", AT_ONCE)), 1), AT_ONCE)
+        self.images = frozenset(str(name) for one in said["steps"] if one["kind"] == "image" for name in one["takes"])
         self._steps = [
             (list(map(str, one["takes"])), list(map(str, one["gives"])), KINDS[one["kind"]].step(one))
             for one in said["steps"]
