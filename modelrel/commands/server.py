@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from modelrel import serving
-from modelrel.commands import interpreter
 from modelrel.errors import Interrupted, Invalid, ModelrelError, Unavailable
 from modelrel.serving.options import OPTIONS, PREFIX, Option
 
@@ -184,6 +183,8 @@ def _passed_on(child: _Child, process: subprocess.Popen[str], served: Served, ca
 def _started(served: Served, given: Mapping[str, Any], *, quiet: bool) -> tuple[list[str], dict[str, str]]:
     """Return the command line of the server, and its environment."""
     command = [sys.executable, "-m", serving.__name__, *map(str, served.folders)]
+    from modelrel.commands import interpreter
+
     interpreters = interpreter.variables(list(_folders(served.folders)))
     environment = {**os.environ, **interpreters, "PYTHONUNBUFFERED": "1"}
     values = dict(given)
