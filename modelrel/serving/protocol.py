@@ -253,9 +253,14 @@ class Connection(HttpToolsProtocol):
         self._busy = request
         self._answered = True
         self.deadline = _NEVER
-        answer = request.answer or self.shared.app.start(request, self._finish)
-        if answer is not None:
-            self._finish(request, answer)
+        try:
+            answer = request.answer or self.shared.app.start(request, self._finish)
+            if answer is not None:
+                self._finish(request, answer)
+        except BaseException:  # a fault of ours: a client that is left without an answer should know it at once
+            self._deaf = True
+            self.transport.abort()
+            raise
 
     def _finish(self, request: Request, answer: Answer) -> None:
         self._busy = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import select
 import signal
@@ -112,6 +113,15 @@ def tensor_folder(folder: Path, datatype: str = "FP32", **changes: Any) -> Path:
     ]
     outputs: Specs = [("y", datatype, [-1, 3]), ("z", datatype, [-1, 3])]
     return write_folder(folder, nodes, [("x", datatype, [-1, 3])], outputs, **changes)
+
+
+@pytest.fixture(autouse=True)
+def _heard() -> Iterator[None]:
+    """Let warnings through, which the command line, tried by other tests of the same process, holds back."""
+    before = logging.root.manager.disable
+    logging.disable(logging.NOTSET)
+    yield
+    logging.disable(before)
 
 
 @pytest.fixture(scope="session")

@@ -207,7 +207,8 @@ def test_a_pmml_file_that_is_none_of_ours_does_not_reach_java(
 def test_a_java_process_that_ends_is_started_again(served: Callable[[str], Model]) -> None:
     model = served("pmml")
     rows, expected = golden(model)
-    ours = [one for one in psutil.Process().children(recursive=True) if one.name() == "java"]
+    below = [one for pid in model._loaded.pids for one in psutil.Process(pid).children(recursive=True)]
+    ours = [one for one in below if one.name() == "java"]
     assert ours
     for one in ours:
         one.kill()

@@ -258,7 +258,7 @@ def test_a_server_that_never_answers_is_refused_in_time(tmp_path: Path) -> None:
 def test_a_server_that_accepts_broken_requests_is_refused(tmp_path: Path) -> None:
     package = spoiled_context(
         tmp_path / "release", "serving/routing.py",
-        lambda text: text.replace("return failure(path, error)", "return as_json({})"),
+        lambda text: text.replace("return failure(path, error)", 'return Answer(200, JSON_HEADERS, b"{}")'),
     )  # fmt: skip
     with pytest.raises(Refused, match="a broken request was answered with 200"):
         smoke(package)
