@@ -134,8 +134,7 @@ class Engine:
             finally:
                 model.leave()
         except Exception as error:  # noqa: BLE001 (the last line of defence)
-            answer = failed(exchange.method, exchange.path, error)
-            return answer if call is None else signed(answer, call.model.headers)
+            return _failed(exchange.method, exchange.path, error, call)
 
     async def answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
         """Answer one HTTP request; as ``routing.answer`` it never raises."""
@@ -163,8 +162,7 @@ class Engine:
                 if route.model is not None:
                     route.model.leave()
         except Exception as error:  # noqa: BLE001 (the last line of defence)
-            answer = failed(method, path, error)
-            return answer if call is None else signed(answer, call.model.headers)
+            return _failed(method, path, error, call)
 
     async def _handled(self, route: Route, headers: Mapping[str, str], body: bytes) -> Answer | Call:
         """Read a request on a thread, or here where it would have gone to a thread for the computing alone."""
@@ -282,6 +280,12 @@ class Engine:
         self._loaders.shutdown(wait=False, cancel_futures=True)
         self.records.close()
         self.models.close()
+
+
+def _failed(method: str, path: str, error: Exception, call: Call | None) -> Answer:
+    """Turn what was raised into an answer, with the name on it of the model that was asked where it came so far."""
+    answer = failed(method, path, error)
+    return answer if call is None else signed(answer, call.model.headers)
 
 
 def _same_signature(model: Model, call: Call) -> Model | None:

@@ -67,18 +67,14 @@ class FeedbackSheet:
     def __init__(self, model: Model, version: str) -> None:
         import pyarrow as pa
 
-        from .predictions import column_type
+        from .predictions import about, column_type
 
         self.name = model.name
         self.version = version
         self.specs = {spec.name: spec for spec in model.outputs}
         self.schema = pa.schema(
             [
-                ("request_id", pa.string()),
-                ("row", pa.int32()),
-                ("time", pa.timestamp("us", tz="UTC")),
-                ("model", pa.string()),
-                ("version", pa.string()),
+                *about(),
                 ("comment", pa.string()),
                 *((f"truth.{name}", column_type(spec, by_row=True)) for name, spec in self.specs.items()),
             ]

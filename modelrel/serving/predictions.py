@@ -114,11 +114,7 @@ class PredictionSheet:
         self._whole: PredictionSheet | None = None
         self.schema = pa.schema(
             [
-                ("request_id", pa.string()),
-                ("row", pa.int32()),
-                ("time", pa.timestamp("us", tz="UTC")),
-                ("model", pa.string()),
-                ("version", pa.string()),
+                *about(),
                 ("role", pa.string()),
                 ("latency_ms", pa.float32()),
                 *((name, column_type(spec, self._by_row)) for name, spec in self._columns.items()),
@@ -200,6 +196,19 @@ def _depth(spec: TensorSpec, by_row: bool) -> int:
     """Return how deep the lists of a column are nested; a row of one value is that value."""
     shape = spec.shape[1:] if by_row else spec.shape
     return 0 if by_row and shape in ((), (1,)) else len(shape)
+
+
+def about() -> list[tuple[str, Any]]:
+    """Return the columns, with pyarrow's types, that every record begins with, those of feedback too."""
+    import pyarrow as pa
+
+    return [
+        ("request_id", pa.string()),
+        ("row", pa.int32()),
+        ("time", pa.timestamp("us", tz="UTC")),
+        ("model", pa.string()),
+        ("version", pa.string()),
+    ]
 
 
 def column_type(spec: TensorSpec, by_row: bool) -> Any:
