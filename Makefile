@@ -56,6 +56,8 @@ bench: $(VENV)/.dev  ## measure against peers, in one run (fetches the peers int
 	$(BIN)/python bench/load.py
 	$(BIN)/python bench/convert.py
 	$(BIN)/python bench/phone.py
+	$(BIN)/python bench/lambda_start.py
+	. .ci/docker.sh && $(BIN)/python bench/images.py
 
 golden: $(VENV)/.dev  ## rewrite the golden files of the templates; read the diff before you commit it
 	$(BIN)/python -m pytest tests/targets --golden $(PYTEST)

@@ -39,15 +39,29 @@ def describe(path: Path, folder: Path) -> File:
 def walk(top: Path) -> Iterator[Path]:
     """Yield every regular file below `top`, sorted by its POSIX path; a link is an error.
 
-    Raises `Invalid` for a symbolic link, a socket or a device: what is released is plain files.
+    Raises `Invalid` for a symbolic link (to a folder, too), a socket or a device: what is released is plain files;
+    and for a name that is not UTF-8, which no record can hold.
     """
     found = []
-    for folder, _, names in os.walk(top):
+    for folder, folders, names in os.walk(top):
+        # a link to a folder is not followed, and what lies behind it would be missing without a word
         found += [Path(folder, name) for name in names]
+        found += [path for name in folders if (path := Path(folder, name)).is_symlink()]
+        for name in (*names, *folders):
+            if not _is_text(name):
+                raise Invalid(f"the file name {name!a} is not UTF-8", "Give it another name.")
     for path in sorted(found, key=lambda path: path.relative_to(top).as_posix()):
         if not stat.S_ISREG(path.lstat().st_mode):
             raise Invalid(f"{path} is not a regular file", "Replace links and special files by plain files.")
         yield path
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def describe_tree(top: Path, folder: Path) -> tuple[File, ...]:

@@ -10,14 +10,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from modelrel.values import ConvertedModel, File, ParityReport, digest, digest_files
+from modelrel.values import ConvertedModel, File, PackageOptions, ParityReport, digest, digest_files
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """A layer of an image: what is in it, the digest of its blob, that of the tar inside (both `sha256:...`), bytes."""
+
+    name: str
+    digest: str
+    diff_id: str
+    size: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
     """A built container image: its tags, its config digest (`sha256:...`) and its size in bytes.
 
-    `added` is what it adds to its base image, in bytes.
+    `added` is what it adds to its base image, in bytes. Of an image that modelrel wrote itself, `at` is the archive
+    that holds it (relative to the release folder), `manifest` the digest of its manifest (or index, where it is for
+    several platforms) and `layers` are those that were added; an engine that built one knows these for itself.
     """
 
     tags: tuple[str, ...]
@@ -25,11 +37,19 @@ class Image:
     size: int
     added: int
     base: str
+    at: str = ""
+    manifest: str = ""
+    layers: tuple[Layer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Package:
-    """A delivery for one target: every file with its digest, and the image where an engine built one."""
+    """A delivery for one target: every file with its digest, and the image where an engine built one.
+
+    `options`, `own_templates` (digest of the user's, "" where there were none), `source_date_epoch` (as it was set) and
+    `deploys` (the target whose image it deploys) are what making it again takes; no path of this machine is kept.
+    `variants` are the proofs of the smaller (or more exact) copies that travel beside the model.
+    """
 
     parity: ParityReport
     target: str
@@ -41,6 +61,11 @@ class Package:
     parts: Mapping[str, int] = field(default_factory=dict)
     image: Image | None = None
     notes: tuple[str, ...] = ()
+    options: PackageOptions = field(default_factory=PackageOptions)
+    own_templates: str = ""
+    source_date_epoch: str = ""
+    deploys: str = ""
+    variants: tuple[ParityReport, ...] = ()
 
     @property
     def converted(self) -> ConvertedModel:
@@ -87,6 +112,25 @@ class SmokeReport:
     def package_digest(self) -> str:
         """What was smoked."""
         return self.package.digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pushed:
+    """What was built, in a registry of images: under which name, and what had to be sent.
+
+    `digest` is that of the manifest (or index) there. `sent`, `mounted` and `there` count blobs: uploaded, taken over
+    from another repository, found; `sent_bytes` is what went over the wire.
+    """
+
+    package: Package
+    name: str
+    digest: str
+    media_type: str
+    sent: int
+    mounted: int
+    there: int
+    sent_bytes: int
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from typing import ClassVar
 
@@ -22,6 +23,8 @@ class ModelrelError(Exception):
 
     exit_code: ClassVar[int] = 1
     kind: ClassVar[str] = "error"
+    evidence: object = None
+    """What was found, as JSON data, for who asked for `--json`."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         """Keep the sentence (`message`) and the advice (`hint`, may be empty)."""
@@ -89,3 +92,13 @@ def by_kind(kind: str, message: str, hint: str) -> ModelrelError:
         if family.kind == kind:
             return family(message, hint)
     return ModelrelError(message, hint)
+
+
+def redacted(text: str) -> str:
+    """Return a text without what addresses in it keep secret: user and password, and what follows a question mark.
+
+    >>> redacted("no answer from https://me:hush@index.example/simple/x?token=1 today")
+    'no answer from https://***@index.example/simple/x?*** today'
+    """
+    bare = re.sub(r"([A-Za-z][A-Za-z0-9+.-]*://)[^/\s'\"`]*@", r"\1***@", text)
+    return re.sub(r"([A-Za-z][A-Za-z0-9+.-]*://[^\s?#'\"`]*)[?#][^\s'\"`)]+", r"\1?***", bare)

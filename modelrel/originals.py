@@ -13,14 +13,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
-from modelrel import archive, extras, interpreters, wheels
+from modelrel import archive, complaints, extras, interpreters, wheels
 from modelrel.errors import Invalid, Refused, Unavailable
 from modelrel.values import EnvChoice, SourceModel, digest
 
@@ -124,8 +124,7 @@ def wanted(source: SourceModel, choice: EnvChoice, tools: tuple[str, ...] = ()) 
     if python_model:
         plain += _mlflow(source, plain)
     plain += [f"{name}=={version}" for name, version in recorded.items() if name not in named]
-    old = any(_short(recorded[name]) < first for name, first in _NUMPY_2.items() if name in recorded)
-    plain += [_OLD.get(name, name) if old else name for name in _WORKER if name.lower() not in named]
+    plain += _beside(recorded, named)
     # How Python models and TensorFlow's are loaded is written for the same Pythons as the converters.
     newer = tools or python_model or LIBRARIES.get(source.flavor) == "tensorflow"
     oldest = _OLDEST_TOOLS_PYTHON if newer else _OLDEST_PYTHON
@@ -141,6 +140,42 @@ def _mlflow(source: SourceModel, plain: list[str]) -> list[str]:
     found = [] if pinned else [f"mlflow=={version}" if version else "mlflow"]
     old = version and _short(version) < (3,) and not any(_name(line) == "setuptools" for line in plain)
     return [*found, _SETUPTOOLS] if old else found
+
+
+def carried(source: SourceModel, *, whole: bool) -> tuple[str, ...]:
+    """Return what a server needs to run the original by MLflow, wherever it is: what the model recorded, and MLflow.
+
+    A model of a library needs none of MLflow's own dependencies (mlflow-skinny), unless `whole` asks for them; a Python
+    model may use any. Raises `Invalid` where the requirements cannot be used.
+    """
+    lines = [line.partition(" #")[0].strip() for line in source.requirements]
+    lines = [line for line in lines if line and not line.startswith("#")]
+    recorded = versions(source)
+    whole = whole or source.flavor == "pyfunc"
+    plain = [line for line in lines if whole or _name(line) not in _NOT_NEEDED]
+    mlflow = _mlflow(source, lines)
+    if whole:
+        plain += mlflow
+    else:
+        own = [line for line in (*lines, *mlflow) if _name(line) in _NOT_NEEDED]
+        plain += [re.sub(r"^[\w.-]+(\[[^]]*\])?", "mlflow-skinny", line) for line in own[:1]]
+        plain += [line for line in mlflow if _name(line) not in _NOT_NEEDED]
+    named = {_name(line) for line in plain}
+    plain += [f"{name}=={version}" for name, version in recorded.items() if name not in named]
+    plain += _beside(recorded, named)
+    _check(source.label, plain)
+    return tuple(dict.fromkeys(plain))
+
+
+def python(source: SourceModel, oldest: int) -> str:
+    """Return the Python that the model was made with (`3.12`), or 3.`oldest` where that is newer."""
+    return _python(source, oldest)
+
+
+def _beside(recorded: Mapping[str, str], named: set[str]) -> list[str]:
+    """Return what a model's rows are made with, where it does not name that itself."""
+    old = any(_short(recorded[name]) < first for name, first in _NUMPY_2.items() if name in recorded)
+    return [_OLD.get(name, name) if old else name for name in _WORKER if name.lower() not in named]
 
 
 def versions(source: SourceModel) -> dict[str, str]:
@@ -196,7 +231,7 @@ def described(environment: Wanted, names: tuple[str, ...]) -> str:
 
 def _make(environment: Wanted) -> None:
     """Make the environment under another name, and give it its own when it is whole."""
-    _check(environment)
+    _check(environment.label, environment.requirements)
     python = interpreters.find(environment.python) or interpreters.install(environment.python, wheels.uv())
     if python is None:
         raise Unavailable(
@@ -223,12 +258,12 @@ def _make(environment: Wanted) -> None:
             shutil.rmtree(work, ignore_errors=True)
 
 
-def _check(environment: Wanted) -> None:
+def _check(label: str, requirements: Sequence[str]) -> None:
     """Raise `Invalid` for a line that is more than a name and versions: it could name a file or a program."""
-    for line in environment.requirements:
+    for line in requirements:
         if not _PLAIN.fullmatch(line):
             raise Invalid(
-                f"{environment.label} requires {line!r}, which is no plain package of an index",
+                f"{label} requires {line!r}, which is no plain package of an index",
                 f"Log it again with plain requirements; {_CURRENT}",
             )
 
@@ -242,8 +277,8 @@ def _uv(environment: Wanted, *words: str) -> None:
     )  # fmt: skip
     if not done.returncode:
         return
-    line = wheels.essential(done.stderr)
-    if wheels.unanswered(done.stderr):
+    line = complaints.essential(done.stderr)
+    if complaints.unanswered(done.stderr):
         raise Unavailable(
             f"the environment of {environment.label} cannot be made, no package index answers: {line}",
             f"Check the network, or uv's own settings for an index and a proxy; {_CURRENT}",

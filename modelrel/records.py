@@ -18,7 +18,7 @@ from modelrel.values import File, digest
 SCHEMA: Final = 1
 """Version of the record format; a record with another one is not read, so its step runs again."""
 
-_PARENTS: Final = frozenset({"source", "converted", "parity", "package", "smokes", "folder"})
+_PARENTS: Final = frozenset({"source", "converted", "parity", "package", "smokes", "variants", "folder"})
 """Fields that hold what a value was made from: a record names them by digest only."""
 
 Value = TypeVar("Value")

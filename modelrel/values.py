@@ -290,6 +290,7 @@ class ConvertOptions:
     `copy` is a file that was converted elsewhere, taken instead of converting. `signature` is the one of a SavedModel
     that is served, "" its default. `tool` is to write the copy: "sklearn2pmml", "none" modelrel, "" as before.
     `data` holds rows to calibrate `quantize="int8"` on; its column `label` holds right answers, and is not read here.
+    `place` is the folder below that of the format where the copy goes, "" for that itself.
     """
 
     opset: int = 0
@@ -304,6 +305,7 @@ class ConvertOptions:
     quantize: Quantize = ""
     data: Path | None = None
     label: str = ""
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -328,14 +330,27 @@ class VerifyOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackageOptions:
-    """What the user asks of a package; empty means the target's default.
+    """What the user asks of a package; empty means the target's default. A target names those it takes.
 
-    `python` is `3.12`, `platform` is `linux/amd64` or `linux/arm64`.
+    `format` is that of the copy inside; `python` is `3.12`; `platform` is `linux/amd64`, `linux/arm64`, or both with
+    a comma. `builder` is `engine`, `oci` or `auto`; `manifest` is `oci` or `docker`; `push` is where the image is
+    meant to go (REGISTRY/NAME:TAG); `image` is the one that deploy files name instead of ours. `max_size` (bytes)
+    refuses what is larger. `wheelhouse` is a folder of wheels that stands for the index. `values` are the target's
+    own settings, by name.
     """
 
+    format: str = ""
     python: str = ""
     platform: str = ""
     base_image: str = ""
     tags: tuple[str, ...] = ()
     render_only: bool = False
+    builder: str = ""
+    manifest: str = ""
+    push: str = ""
+    image: str = ""
+    micro: bool = False
+    max_size: int = 0
+    wheelhouse: Path | None = None
+    values: Mapping[str, str] = field(default_factory=dict)
     templates: Path | None = None

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from modelrel import archive
-from modelrel.errors import Invalid, Refused, Unavailable
+from modelrel import archive, complaints, distributions, installed, wheelhouse
+from modelrel.errors import Invalid, Refused, Unavailable, redacted
 from modelrel.values import digest
 
 Note = Callable[[str], None]
@@ -36,19 +36,10 @@ FLOORS: Final = {
 MACHINES: Final = {"linux/amd64": 0x3E, "linux/arm64": 0xB7}
 """Platform -> `e_machine` of an ELF file (System V ABI, AMD64 and AArch64 supplements)."""
 
-_CLEANING: Final = 1  # counted up when `_clean` changes, so that folders cleaned the old way are not used
+_CLEANING: Final = 2  # counted up when `_clean` changes, so that folders cleaned the old way are not used
 _LOCK_DAYS: Final = 1.0  # how long a lock stands before the index is asked for newer versions
-_SILENCE: Final = (
-    "error sending request",
-    "dns error",
-    "failed to fetch",
-    "connection refused",
-    "timed out",
-    "connect error",
-    "client error (connect)",
-    "network connectivity is disabled",
-    "network was disabled",
-)
+_SHUT: Final = re.compile(r"An index URL \((\S+)\) could not be queried due to [^(]*\((40[13] [^)]*)\)")
+"""What uv says, as a hint only, of an index that wants other credentials."""
 
 # Nothing that answers a request needs these; a smoke test after every packaging proves it for the model at hand.
 _UNUSED: Final = (
@@ -68,14 +59,6 @@ _UNUSED_SUFFIXES: Final = (".pyc", ".pyi", ".a", ".h", ".c", ".pyx", ".pxd", ".l
 _UNUSED_RECORDS: Final = frozenset(
     {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json", "uv_build.json"}
 )
-
-_SPDX: Final = {
-    "3-Clause BSD License": "BSD-3-Clause",
-    "Apache 2.0": "Apache-2.0",
-    "Apache License 2.0": "Apache-2.0",
-    "MIT": "MIT",
-    "MIT License": "MIT",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,14 +135,43 @@ def fetch(
         except _NoSuchWheel as error:
             failure = failure or error
             continue
+        try:
+            folder = _unpacked(text, python, platform, note)
+        except _NoSuchWheel as error:
+            raise _lacking(error, wanted, python, platform) from error
         if wanted != choices[0]:
             remarks = (*remarks, _instead(choices[0], text, f"Python {python} on {platform}"))
-        return Wheels(lock=text, folder=_unpacked(text, python, platform, note), notes=remarks)
-    raise failure or Invalid("no wheels were asked for")
+        return Wheels(lock=text, folder=folder, notes=remarks)
+    raise _lacking(failure, choices[0], python, platform) if failure else Invalid("no wheels were asked for")
+
+
+def environment(
+    wanted: tuple[str, ...], python: str, platform: str, lock: str = "", note: Note = lambda _: None
+) -> Wheels:
+    """Return the wheels of any packages whole, for nobody knows what a model's code needs; otherwise as `fetch`."""
+    check_python(python)
+    check_platform(platform)
+    try:
+        text, remarks = _locked(wanted, python, platform, lock, note)
+        return Wheels(lock=text, folder=_unpacked(text, python, platform, note, whole=True), notes=remarks)
+    except _NoSuchWheel as error:
+        raise _lacking(error, wanted, python, platform) from error
 
 
 class _NoSuchWheel(Unavailable):
     """The index answered: it has no wheels that fit."""
+
+
+def _lacking(failure: Unavailable, wanted: tuple[str, ...], python: str, platform: str) -> Unavailable:
+    """Return a failure, for a wheelhouse with what it lacks and how to fill it."""
+    folder = wheelhouse.current()
+    if folder is None:
+        return failure
+    lacks = ", ".join(wheelhouse.lacking(wanted)) or "what fits"
+    return Unavailable(
+        f"the wheelhouse {folder} lacks {lacks} for Python {python} on {platform}: {failure.message}",
+        f"Fill it where an index answers: {wheelhouse.filling(wanted, python, platform)}",
+    )
 
 
 def _head(wanted: tuple[str, ...], python: str, platform: str) -> str:
@@ -191,14 +203,14 @@ def _locked(wanted: tuple[str, ...], python: str, platform: str, lock: str, note
 def _standing(wanted: tuple[str, ...], python: str, platform: str, lock: str) -> str:
     """Return the lock to follow without asking an index: the earlier one, or one made lately; "" for none."""
     head = _head(wanted, python, platform)
-    if lock.startswith(head):
+    if lock.startswith(head) and wheelhouse.holds(lock):
         return lock
     kept = _kept(head)
     return kept.read_text(encoding="utf-8") if kept.is_file() and _age_days(kept) < _LOCK_DAYS else ""
 
 
 def _kept(head: str) -> Path:
-    return cache_dir() / "locks" / f"{digest(head)}.txt"
+    return cache_dir() / "locks" / f"{digest([head, *wheelhouse.identity()])}.txt"
 
 
 def _age_days(path: Path) -> float:
@@ -215,15 +227,16 @@ def _compile(wanted: tuple[str, ...], python: str, platform: str) -> str:
         return answer.read_text(encoding="utf-8")
 
 
-def _unpacked(lock: str, python: str, platform: str, note: Note) -> Path:
+def _unpacked(lock: str, python: str, platform: str, note: Note, *, whole: bool = False) -> Path:
     """Return the folder that holds the wheels of `lock`, from the cache where it is there."""
-    folder = cache_dir() / "wheels" / digest([lock, python, platform, _CLEANING])
+    kind = [*wheelhouse.identity(), *(["whole"] if whole else [])]
+    folder = cache_dir() / "wheels" / digest([lock, python, platform, _CLEANING, *kind])
     if folder.is_dir():
         return folder
     with alone(folder.parent):
         if not folder.is_dir():
             note(f"fetching {lock.count('==')} wheels for Python {python} on {platform}")
-            _fill(folder, lock, python, platform)
+            _fill(folder, lock, python, platform, installed.tidy if whole else _clean)
     return folder
 
 
@@ -239,7 +252,7 @@ def alone(top: Path) -> Iterator[None]:
             yield
 
 
-def _fill(folder: Path, lock: str, python: str, platform: str) -> None:
+def _fill(folder: Path, lock: str, python: str, platform: str, clean: Callable[[Path], None]) -> None:
     with archive.fresh_folder(folder) as work:
         listing = work.with_name(f"{work.name}.lock")
         try:
@@ -249,14 +262,14 @@ def _fill(folder: Path, lock: str, python: str, platform: str) -> None:
             _run(command, python, platform)
         finally:
             listing.unlink(missing_ok=True)
-        _clean(work)
-        check_machine(work, platform)
+        clean(work)
+        check_machine(work, platform, modules=clean is not _clean)
 
 
 def _run(command: list[str], python: str, platform: str) -> None:
     """Run uv for another machine; raise its essential line as one sentence."""
     given = ["--python-version", python, "--python-platform", FLOORS[platform], "--only-binary", ":all:"]
-    given += ["--python", sys.executable]
+    given += ["--python", sys.executable, *wheelhouse.arguments()]
     # Asking for a Python that is not here would make uv fetch one; wheels are chosen without it.
     environment = {**os.environ, "UV_PYTHON_DOWNLOADS": "never", "NO_COLOR": "1", "UV_NO_PROGRESS": "1"}
     environment.pop("VIRTUAL_ENV", None)
@@ -268,8 +281,15 @@ def _run(command: list[str], python: str, platform: str) -> None:
 
 
 def _failure(stderr: str, python: str, platform: str) -> Unavailable:
-    line = essential(stderr)
-    if unanswered(stderr):
+    line = complaints.essential(stderr)
+    if wheelhouse.current() is not None:
+        return _NoSuchWheel(line)
+    if shut := _SHUT.search(" ".join(stderr.split())):
+        return Unavailable(
+            f"the package index {redacted(shut[1])} does not let us in ({shut[2]})",
+            "Give uv the credentials that the index wants (UV_DEFAULT_INDEX=https://USER:PASSWORD@..., or a .netrc).",
+        )
+    if complaints.unanswered(stderr):
         return Unavailable(
             f"the wheels cannot be fetched, no package index answers: {line}",
             "Check the network, or uv's own settings for an index, a proxy and certificates "
@@ -279,28 +299,6 @@ def _failure(stderr: str, python: str, platform: str) -> Unavailable:
         f"there are no wheels for Python {python} on {platform}: {line}",
         "Choose another --python, or an index that has them (UV_DEFAULT_INDEX).",
     )
-
-
-def unanswered(stderr: str) -> bool:
-    """Whether uv complained about an index that does not answer."""
-    return any(sign in stderr.lower() for sign in _SILENCE)
-
-
-def essential(stderr: str) -> str:
-    """Return what uv complained about as one line: without warnings, hints and frames, 240 characters at most."""
-    told: list[str] = []
-    for line in stderr.splitlines():
-        plain = line.strip(" ×╰─▶│├")
-        if plain.startswith("hint:"):
-            break
-        if plain and not plain.startswith("warning:"):
-            told.append(plain)
-    text = re.sub(r"\s+", " ", " ".join(told))
-    # of a chain of causes the first says where, the last says why
-    first, *causes = re.split(r" ?(?:cause|Caused by): ", text.removeprefix("error: "))
-    text = f"{first}: {causes[-1]}" if causes else first
-    text = text.rstrip(".")
-    return text if len(text) <= 240 else f"{text[:237]}..."
 
 
 def _instead(wished: tuple[str, ...], lock: str, where: str) -> str:
@@ -318,14 +316,16 @@ def _clean(folder: Path) -> None:
     for name in _UNUSED:
         shutil.rmtree(folder / name, ignore_errors=True)
     for top, folders, names in os.walk(folder):
-        for name in _UNUSED_FOLDERS & set(folders):
+        described = any(part.endswith(".dist-info") for part in Path(top).relative_to(folder).parts)
+        for name in () if described else _UNUSED_FOLDERS & set(folders):
             folders.remove(name)
             shutil.rmtree(Path(top, name))
         Path(top).chmod(0o755)
         for name in names:
             path = Path(top, name)
-            record = name in _UNUSED_RECORDS and top.endswith(".dist-info")
-            if record or name == ".lock" or name.endswith(_UNUSED_SUFFIXES) or _duplicate(path):
+            # of what describes a wheel all stays but records of the install: licences lie there under any name
+            unused = name in _UNUSED_RECORDS if described else name.endswith(_UNUSED_SUFFIXES) or _duplicate(path)
+            if unused or name == ".lock":
                 path.unlink()
             else:
                 path.chmod(0o644)
@@ -340,30 +340,18 @@ def _duplicate(path: Path) -> bool:
     return path.parent.name == "capi" and path.name.startswith("libonnxruntime.so")
 
 
-def check_machine(folder: Path, platform: str) -> None:
-    """Raise `Refused` where a shared library below `folder` is built for another processor."""
-    for path in archive.walk(folder):
-        with path.open("rb") as stream:
-            head = stream.read(20)
-        if head[:4] == b"\x7fELF" and int.from_bytes(head[18:20], "little") != MACHINES[platform]:
-            raise Refused(
-                f"{path.relative_to(folder)} is not built for {platform}",
-                "The package index served a wheel of another platform; report it to whoever runs it.",
-            )
+def check_machine(folder: Path, platform: str, *, modules: bool = False) -> None:
+    """Raise `Refused` where a shared library below `folder` is built for another processor; see `installed.foreign`."""
+    if (path := installed.foreign(folder, MACHINES[platform], modules=modules)) is not None:
+        raise Refused(
+            f"{path.relative_to(folder)} is not built for {platform}",
+            "The package index served a wheel of another platform; report it to whoever runs it.",
+        )
 
 
 def licenses(folder: Path) -> str:
-    """Return one SPDX expression over what the wheels in `folder` say they are under, each licence once, sorted.
-
-    A wheel states an expression (PEP 639); of older ones the usual names are understood, others left out.
-    """
-    terms: set[str] = set()
-    for path in folder.glob("*.dist-info/METADATA"):
-        head = path.read_text(encoding="utf-8", errors="replace").partition("\n\n")[0]
-        fields = dict(line.partition(": ")[::2] for line in reversed(head.splitlines()))
-        stated = fields.get("License-Expression") or _SPDX.get(fields.get("License", ""), "")
-        terms |= {f"({stated})"} if " OR " in stated else set(stated.split(" AND "))
-    return " AND ".join(sorted(terms - {""}))
+    """Return one SPDX expression over what the wheels in `folder` say they are under."""
+    return distributions.licenses(distributions.read(folder))
 
 
 def sizes(folder: Path) -> Mapping[str, int]:

@@ -116,3 +116,40 @@ def test_extending_what_is_not_there_is_said(tmp_path: Path) -> None:
 def test_a_template_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(Invalid, match="does not exist"):
         rendered("docker", tmp_path, tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a\n{{ 1 // 0 }}", r"does not render \(Dockerfile\.j2, line 2\): integer division"),
+        ("{% include 'Dockerfile.j2' %}", r"does not render \(.*\): maximum recursion depth"),
+        ("\n\n{{ image.bas }}", r"is not defined \(Dockerfile\.j2, line 3\)"),
+        ("{{ image | nofilter }}", "not valid at line 1: No filter named 'nofilter'"),
+        ("{{ ''.__class__.__mro__ }}", "unsafe"),
+        ("{{ parity.source.folder.joinpath('/etc/passwd').read_text() }}", "unsafe"),
+        ("{% include '/etc/passwd' %}", "etc/passwd, which does not exist"),
+        ("{% include '../secret' %}", "secret, which does not exist"),
+        ("{% include 'builtin/../../secret' %}", "secret, which does not exist"),
+        ("{% include 'linked' %}", "a link out of its folder"),
+    ],
+)
+def test_a_template_that_fails_or_reaches_out_is_one_sentence(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("hush")
+    user = own(tmp_path, "docker/Dockerfile.j2", text)
+    (user / "linked").symlink_to("/etc/passwd")
+    with pytest.raises(Invalid, match=said):
+        rendered("docker", tmp_path, user)
+
+
+def test_a_template_whose_name_is_mistyped_is_said(tmp_path: Path) -> None:
+    user = own(tmp_path, "docker/Dockerfil.j2", "FROM scratch")
+    (user / "Dockerfle.j2").write_text("x")
+    (user / "README.md.j2").write_text("the name of a template of another target")
+    (user / "lamda").mkdir()
+    near = " (did you mean Dockerfile.j2?)"
+    assert render.strays("docker", user) == (
+        "the template Dockerfle.j2 is none of docker, and is used only where another names it" + near,
+        "the template docker/Dockerfil.j2 is none of ours, and was rendered beside them" + near,
+        "the templates in lamda/ are for no target, and were not used (did you mean lambda?)",
+    )
+    assert render.strays("docker", None) == ()

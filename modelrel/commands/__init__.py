@@ -18,7 +18,7 @@ from modelrel.errors import Interrupted, Invalid, ModelrelError
 
 
 def _app() -> typer.Typer:
-    from modelrel.commands import deliver, look, model
+    from modelrel.commands import deliver, look, model, rebuild
 
     app = typer.Typer(
         name="modelrel",
@@ -30,7 +30,7 @@ def _app() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for group in (model, deliver, look):
+    for group in (model, deliver, rebuild, look):
         group.register(app)
 
     @app.callback(invoke_without_command=True)
@@ -111,7 +111,9 @@ def _usage_hint(error: typer.TyperException) -> str:
 def _stop(error: ModelrelError) -> int:
     if WANTS_JSON.get():
         body = {"code": error.exit_code, "kind": error.kind, "message": error.message, "hint": error.hint}
-        print(json.dumps({"error": body}, indent=2, ensure_ascii=False))
+        body |= {} if error.evidence is None else {"evidence": error.evidence}
+        text = json.dumps({"error": body}, indent=2, ensure_ascii=False)
+        print(text.encode(errors="backslashreplace").decode())  # a message may quote what is no text
     else:
         from rich.console import Console
         from rich.text import Text

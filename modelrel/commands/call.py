@@ -75,7 +75,8 @@ class Call:
         """Give the release of the model that `text` names, with its folder held."""
         from modelrel.registry import reference
         from modelrel.steps import pull
-        from modelrel.steps.release import Release, locked
+        from modelrel.steps.held import locked
+        from modelrel.steps.release import Release
 
         registry, progress = self.registry(), self.progress()
         try:

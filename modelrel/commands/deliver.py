@@ -1,4 +1,4 @@
-"""Commands about the delivery: package, serve, smoke, promote, release."""
+"""Commands about the delivery: package, serve, smoke, push, promote, release."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from modelrel.commands import delivery, server
 from modelrel.commands import model as about_model
-from modelrel.commands import server
 from modelrel.commands.call import Model, call, shared
 from modelrel.commands.model import (
     Agreement,
@@ -33,24 +33,13 @@ from modelrel.commands.model import (
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from modelrel.delivered import Promotion
+    from modelrel.delivered import Promotion, Pushed
     from modelrel.steps.release import Release, ReleaseOptions
-    from modelrel.values import PackageOptions
 
 Target = Annotated[
-    list[str] | None, typer.Option("--target", "-t", metavar="TARGET", help="docker, lambda or tflite; repeat it.")
+    list[str] | None,
+    typer.Option("--target", "-t", metavar="TARGET", help="docker, oci, lambda, tflite, npm, kserve …; repeat it."),
 ]
-Python = Annotated[
-    str | None, typer.Option(metavar="X.Y", help="Python of the artifact (docker: ours; lambda: 3.12 to 3.14).")
-]
-Platform = Annotated[str | None, typer.Option(metavar="OS/ARCH", help="linux/amd64 or linux/arm64.")]
-Arch = Annotated[str | None, typer.Option(metavar="ARCH", help="For lambda: x86_64 or arm64.")]
-BaseImage = Annotated[
-    str | None, typer.Option(metavar="IMAGE", help="For docker: the image to build on (python:X.Y-slim).")
-]
-Tag = Annotated[list[str] | None, typer.Option(metavar="NAME:TAG", help="For docker: name of the image; repeat it.")]
-RenderOnly = Annotated[bool | None, typer.Option("--render-only", help="For docker: stop after the build context.")]
-Templates = Annotated[Path | None, typer.Option(metavar="DIR", help="Your templates, which win over ours.")]
 Alias = Annotated[str | None, typer.Option(metavar="ALIAS", help="The alias to move to this version.")]
 Stage = Annotated[str | None, typer.Option(metavar="STAGE", help="Move it to a classic stage instead.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would change in the registry; change nothing.")]
@@ -58,7 +47,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would change i
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
-    for command in (package, serve, smoke, promote, release):
+    for command in (package, serve, smoke, push, promote, release):
         app.command()(shared(command))
 
 
@@ -76,67 +65,41 @@ def targets(given: list[str] | None) -> list[str]:
     return list(dict.fromkeys(asked))
 
 
-def package_options(target: str, given: dict[str, Any]) -> PackageOptions:
-    """Return the options of one target: command line, then its own section of the settings."""
-    from modelrel.errors import Invalid
-    from modelrel.values import PackageOptions
-
-    pick = call().settings.pick
-    templates = pick("release", "templates", str(given["templates"]) if given.get("templates") else None, "")
-    if target == "tflite":  # a file for any machine
-        return PackageOptions(templates=Path(templates) if templates else None)
-    section = "lambda" if target == "lambda" else "docker"
-    platform = pick("docker", "platform", given.get("platform"), "") if section == "docker" else given.get("platform")
-    if section == "lambda" and (arch := pick("lambda", "arch", given.get("arch"), "")):
-        names = {"x86_64": "linux/amd64", "amd64": "linux/amd64", "arm64": "linux/arm64", "aarch64": "linux/arm64"}
-        if arch not in names:
-            raise Invalid(f"--arch is {arch!r}", "Lambda has x86_64 and arm64.")
-        platform = names[arch]
-    return PackageOptions(
-        python=pick(section, "python", given.get("python"), ""),
-        platform=platform or "",
-        base_image=pick("docker", "base_image", given.get("base_image"), "") if section == "docker" else "",
-        tags=tuple(pick("docker", "tag", given.get("tag"), [])) if section == "docker" else (),
-        render_only=bool(pick("docker", "render_only", given.get("render_only"), False)) and section == "docker",
-        templates=Path(templates) if templates else None,
-    )
-
-
 def _options(asked: list[str], force: str, given: dict[str, Any]) -> ReleaseOptions:
     from dataclasses import replace
 
     found = about_model.options("onnx", force, **given)
-    return replace(found, package={target: package_options(target, given) for target in asked})
+    return replace(found, package=delivery.options(asked, given["package"]))
 
 
-def package(
-    model: Model, target: Target = None, python: Python = None, platform: Platform = None, arch: Arch = None,
-    base_image: BaseImage = None, tag: Tag = None, render_only: RenderOnly = None, templates: Templates = None,
-    force: Force = False,
-) -> None:  # fmt: skip
+@delivery.with_options
+def package(model: Model, *, given: dict[str, Any], target: Target = None, force: Force = False) -> None:
     """Lay out the verified copy for a target, and build the image where an engine answers."""
     from rich.text import Text
 
     from modelrel.show import as_json, megabytes, table
 
     asked = targets(target)
-    given = {
-        "python": python, "platform": platform, "arch": arch, "base_image": base_image, "tag": tag,
-        "render_only": render_only, "templates": templates,
-    }  # fmt: skip
-    with call().release(model, _options(asked, "package" if force else "", given)) as release:
+    with call().release(model, _options(asked, "package" if force else "", {"package": given})) as release:
         made = [release.packaged(name) for name in asked]
+        pushed = _pushed(release, asked)
         release.summary()
         shown: list[RenderableType] = []
         for one in made:
-            parts = sorted(one.parts.items(), key=lambda part: -part[1])
-            shown.append(table(f"{one.target}: {release.folder / one.artifact}", ("part", "size"),
-                               [(name, megabytes(weight)) for name, weight in parts]))  # fmt: skip
+            unpacked = sum(one.parts.values())
+            parts = [
+                (name, megabytes(weight), f"{weight / max(unpacked, 1):.0%}")
+                for name, weight in sorted(one.parts.items(), key=lambda part: -part[1])
+            ]
+            total = [("all of it", megabytes(unpacked), "")] if len(parts) > 1 else []
+            total += [("as delivered", megabytes(one.size), "")] if one.size != unpacked else []
+            shown.append(table(f"{one.target}: {release.folder / one.artifact}", ("part", "size", "share"),
+                               [*parts, *total]))  # fmt: skip
         shown += [Text(f"• {note}") for note in release.notes()]
         call().result(
             {"packages": [{**as_json(one), "sha256": one.digest} for one in made], "folder": str(release.folder),
-             "stages": about_model.results(release)},
-            *shown,
+             "pushed": [as_json(one) for one in pushed], "stages": about_model.results(release)},
+            *shown, *map(_sentence_of_push, pushed),
         )  # fmt: skip
 
 
@@ -177,21 +140,15 @@ def _servable(text: str, form: str) -> server.Served:
     return server.Served(folders=(folder,), labels=(f"{located.name}/{asked.value}={located.value}",) if named else ())
 
 
-def smoke(
-    model: Model, target: Target = None, python: Python = None, platform: Platform = None, arch: Arch = None,
-    base_image: BaseImage = None, tag: Tag = None, templates: Templates = None, force: Force = False,
-) -> None:  # fmt: skip
+@delivery.with_options
+def smoke(model: Model, *, given: dict[str, Any], target: Target = None, force: Force = False) -> None:
     """Start the built artifact as its platform would, send it real requests, and check the answers."""
     from modelrel.show import as_json, table
 
     asked = targets(target)
-    given = {
-        "python": python, "platform": platform, "arch": arch, "base_image": base_image, "tag": tag,
-        "templates": templates,
-    }  # fmt: skip
-    with call().release(model, _options(asked, "smoke" if force else "", given)) as release:
+    with call().release(model, _options(asked, "smoke" if force else "", {"package": given})) as release:
         # `package` may have been told options that this command was not: what was built is what is smoked
-        reports = [release.smoked(name, as_packaged=not any(given.values())) for name in asked]
+        reports = [release.smoked(name, as_packaged=not given.keys() - {"to"}) for name in asked]
         release.summary()
         shown = [
             table(f"{report.package.target}, by {report.runner}", ("check", "seen"),
@@ -203,6 +160,43 @@ def smoke(
                         for one in reports], "stages": about_model.results(release)},
             *shown,
         )  # fmt: skip
+
+
+def push(
+    model: Model, *,
+    target: Annotated[
+        str | None, typer.Option("--target", "-t", metavar="TARGET", help="docker, oci, modelpack …: what to push.")
+    ] = None,
+    to: Annotated[str | None, typer.Option("--to", metavar="NAME:TAG", help="REGISTRY/NAME:TAG to push to.")] = None,
+    format: Annotated[str | None, typer.Option(metavar="FORMAT", help="Which of several formats.")] = None,
+    force: Force = False,
+) -> None:  # fmt: skip
+    """Put the package on disk into a registry of images; it is made and smoke-tested where it is not yet."""
+    from modelrel.errors import Invalid
+    from modelrel.show import as_json
+
+    asked = targets([target] if target else None)
+    if len(asked) > 1:
+        raise Invalid(f"{len(asked)} targets cannot have one name", "Choose one with --target.")
+    given = {"to": format} if format else {}
+    with call().release(model, _options(asked, "push" if force else "", {"package": given})) as release:
+        done = release.pushed(asked[0], to or "", as_packaged=True)
+        release.summary()
+        call().result({"pushed": as_json(done), "stages": about_model.results(release)}, _sentence_of_push(done))
+
+
+def _pushed(release: Release, asked: list[str]) -> list[Pushed]:
+    """Push what is to be pushed; that is smoke-tested first."""
+    return [release.pushed(name) for name in asked if release.options.package[name].push]
+
+
+def _sentence_of_push(done: Pushed) -> str:
+    if not done.sent and not done.mounted:
+        return f"{done.name} is {done.digest}; all of it was there already"
+    return (
+        f"{done.name} is {done.digest}; {done.sent} blobs sent ({done.sent_bytes:,} bytes), {done.mounted} mounted, "
+        f"{done.there} there already"
+    )
 
 
 def promote(
@@ -221,24 +215,21 @@ def promote(
         call().result({"promotion": _promotion(done), "stages": about_model.results(release)}, _sentence(done, release))
 
 
+@delivery.with_options
 def release(
-    model: Model, target: Target = None, promote: Alias = None, stage: Stage = None, data: Data = None,
-    opset: Opset = None, operators: OperatorsOption = None, python: Python = None, platform: Platform = None,
-    arch: Arch = None, base_image: BaseImage = None, tag: Tag = None, render_only: RenderOnly = None,
-    templates: Templates = None, quantize: Quantize = None, label: Label = None, agreement: Agreement = None,
-    max_error: MaxError = None, mean_error: MeanError = None, drop: Drop = None, budget: Budget = None,
-    seconds: Seconds = None, memory: Memory = None, env: Env = None, signature: SignatureOption = None,
-    force: Force = False,
+    model: Model, *, given: dict[str, Any], target: Target = None, promote: Alias = None, stage: Stage = None,
+    data: Data = None, opset: Opset = None, operators: OperatorsOption = None, quantize: Quantize = None,
+    label: Label = None, agreement: Agreement = None, max_error: MaxError = None, mean_error: MeanError = None,
+    drop: Drop = None, budget: Budget = None, seconds: Seconds = None, memory: Memory = None, env: Env = None,
+    signature: SignatureOption = None, force: Force = False,
 ) -> None:  # fmt: skip
     """Do all of it: pull, convert, verify, package, smoke-test, and promote."""
     from modelrel.steps.promote import check_target as check
 
-    given = {
-        "python": python, "platform": platform, "arch": arch, "base_image": base_image, "tag": tag, "data": data,
-        "render_only": render_only, "templates": templates, "opset": opset, "operators": operators,
-        "seconds": seconds, "memory": memory, "env": env, "budget": budget, "quantize": quantize, "label": label,
-        "agreement": agreement, "max_error": max_error, "mean_error": mean_error, "drop": drop,
-        "signature": signature,
+    said = {
+        "data": data, "opset": opset, "operators": operators, "seconds": seconds, "memory": memory, "env": env,
+        "budget": budget, "quantize": quantize, "label": label, "agreement": agreement, "max_error": max_error,
+        "mean_error": mean_error, "drop": drop, "signature": signature, "package": given,
     }  # fmt: skip
     asked = targets(target)
     pick = call().settings.pick
@@ -249,8 +240,9 @@ def release(
     if destination is not None:
         destination = (destination[0], check(*destination))
     everything = "pull convert verify package smoke"
-    with call().release(model, _options(asked, everything if force else "", given)) as run:
+    with call().release(model, _options(asked, everything if force else "", said)) as run:
         smokes = tuple(run.smoked(name) for name in asked)
+        _pushed(run, asked)
         promotion = run.promoted(smokes, *destination, _user()) if destination else None
         summary = run.summary()
         _finish(run, promotion, summary)

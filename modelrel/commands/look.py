@@ -62,7 +62,7 @@ def formats(known_bad: KnownBad = False) -> None:
     can = {flavor: [name for name, form in FORMATS.items() if flavor in form.FLAVORS] for flavor in FLAVORS}
     tools = {name: convert.tools(name) for name in FORMATS}
     written = {name: ", ".join(f"{tool} {version}" for tool, version in found.items()) for name, found in tools.items()}
-    fitting = {name: [key for key, target in TARGETS.items() if name == target.FORMAT] for name in FORMATS}
+    fitting = {name: [key for key, target in TARGETS.items() if name in target.FORMATS] for name in FORMATS}
     rows = [(flavor, name, ", ".join(fitting[name]), written[name]) for flavor, names in can.items() for name in names]
     call().result(
         {"flavors": can, "targets": fitting, "tools": tools},

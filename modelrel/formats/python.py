@@ -19,7 +19,7 @@ from modelrel.formats import onnx, origin, tflite
 from modelrel.formats.faults import Fault
 from modelrel.formats.order import Order
 from modelrel.tensors import Array, Predict, Tensors, rows
-from modelrel.values import SourceModel, signature
+from modelrel.values import EnvChoice, SourceModel, signature
 
 SUFFIX: Final = ".zip"
 FLAVORS: Final = onnx.FLAVORS | tflite.FLAVORS  # all that a worker loads
@@ -93,7 +93,7 @@ def convert(native: object, order: Order, path: Path) -> Mapping[str, object]:
         "classes": list(order.answers.classes),
         "opsets": {},
         "estimator": order.answers.estimator,
-        "notes": ["the model as it is, in its own environment; no target delivers that yet"],
+        "notes": ["the model as it is, in its own environment"],
         "hints": {},
     }
 
@@ -118,21 +118,23 @@ def suspicions(path: Path) -> tuple[str, ...]:
     return ()
 
 
-def load(path: Path) -> Predict:
+def load(path: Path, seconds: float = 600.0, memory_bytes: int = 0, env: EnvChoice = "auto") -> Predict:
     """Return the model, unpacked and loaded anew in a worker process, in its own environment.
 
-    The process starts with the first rows, and ends with what is returned here. Raises `Refused` for a file that is
+    The process starts with the first rows, and ends with what is returned here; the limits and `env` are as those
+    of the original, whose code it is. Raises `Refused` for a file that is
     no model, `Unavailable` where its environment cannot be made, and for rows that it does not answer.
     """
     # Here, for convert runs in environments that cannot make others.
     from modelrel import originals
-    from modelrel.environments import Worker
+    from modelrel.environments import Limits, Worker
 
     work = Path(tempfile.mkdtemp(prefix="modelrel-python-"))
     try:
         source, outputs = _unpacked(path, work)
-        own = originals.wanted(source, "auto")
-        worker = Worker(source, python=str(originals.ready(own)) if own else "")
+        own = originals.wanted(source, env)
+        limits = Limits(seconds=seconds, memory_bytes=memory_bytes)
+        worker = Worker(source, limits, python=str(originals.ready(own)) if own else "")
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise

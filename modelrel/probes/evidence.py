@@ -167,7 +167,7 @@ def _finite(value: Any) -> Any:
 
 
 def _written(converted: ConvertedModel, name: str, content: Mapping[str, Any]) -> File:
-    path = converted.folder / converted.format / name
+    path = converted.path.parent / name
     # Golden rows are for machines, and a hundred columns in one line each would be a long file.
     indent = None if name == GOLDEN else 2
     archive.write(path, (json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False) + "\n").encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ STAGES: Final = ("None", "Staging", "Production", "Archived")
 
 FORMS: Final = "NAME, NAME/7, NAME@alias, models:/NAME/7, runs:/ID/path, or a folder with an MLmodel file"
 
+_LONGEST: Final = 180
 _NAME = r"[^/:@\x00-\x1f]+"
 _VERSION = re.compile(rf"(?P<name>{_NAME})/(?P<rest>[^/@]+)")
 _ALIAS = re.compile(rf"(?P<name>{_NAME})@(?P<alias>[\w-]+)")
@@ -85,4 +87,8 @@ def folder_name(name: str, version: str) -> str:
     'churn-7'
     """
     safe = re.sub(r"[^\w.-]+", "_", name).lstrip(".") or "model"
+    if len(safe.encode()) > _LONGEST:
+        # file systems end at 255 bytes; the digest keeps two long names apart
+        cut = safe.encode()[:_LONGEST].decode(errors="ignore")
+        safe = f"{cut}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
     return f"{safe}-{version}"

@@ -223,12 +223,15 @@ def joined(model: Model, other: Model) -> Model:
     return default
 
 
-def load_model(folder: str | Path, threads: int | None = None, means: Means | None = None) -> Model:
+def load_model(
+    folder: str | Path, threads: int | None = None, means: Means | None = None, runs: int = WARM_UP_RUNS
+) -> Model:
     """Load a model folder and run it once, so that the first request is as quick as the thousandth.
 
     ``threads`` is how many threads compute one request. The default is one: it is the fastest for single rows (a forest
     of 100 trees: 5.5 against 7.1 microseconds with two), and leaves the other cores to other requests. Two are faster
-    from some hundred rows a request on. ``means`` is what formats of other processes may use. Raises ``BrokenModel``.
+    from some hundred rows a request on. ``means`` is what formats of other processes may use. ``runs`` more tell what
+    a row costs (``Model.row_ms``), which only a server with an event loop wants to know. Raises ``BrokenModel``.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -246,7 +249,7 @@ def load_model(folder: str | Path, threads: int | None = None, means: Means | No
         model.folder = folder
         model.golden_file = golden
         if golden is not None or adapter is None:  # zeros and empty strings are nothing to an adapter
-            _warm_up(model, _example(model))
+            _warm_up(model, _example(model), runs)
     except BaseException:
         loaded.close()
         raise
@@ -312,17 +315,17 @@ def _zeros(spec: TensorSpec) -> Array:
     return np.full(shape, "", dtype) if spec.datatype == "BYTES" else np.zeros(shape, dtype)
 
 
-def _warm_up(model: Model, example: Mapping[str, Array]) -> None:
+def _warm_up(model: Model, example: Mapping[str, Array], runs: int) -> None:
     """Run once to pay for allocation and lazy code, then some more to learn what a row costs."""
     rows = max(len(array) if array.ndim else 1 for array in example.values())
     try:
         model.predict(example)
         times = []
-        for _ in range(WARM_UP_RUNS):  # the quickest counts: a machine that is starting a server is often busy
+        for _ in range(runs):  # the quickest counts: a machine that is starting a server is often busy
             started = time.perf_counter()
             model.predict(example)
             times.append(time.perf_counter() - started)
-        model.row_ms = min(times) * 1e3 / max(rows, 1)
+        model.row_ms = min(times, default=0.0) * 1e3 / max(rows, 1)
     except Refused as error:
         raise BrokenModel(f"{model.name}/{model.version} refuses the golden rows: {error}") from error
     except InferenceFailed as error:

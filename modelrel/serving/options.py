@@ -127,7 +127,14 @@ OPTIONS: Final = (
     # how it computes
     Option("max_batch", count, 1, "ROWS", "rows of concurrent requests that are computed together"),
     Option("max_wait_ms", amount, 2.0, "MS", "how long a request waits for others"),
-    Option("python", str, (), "[NAME=]PROGRAM", "interpreter for models of the format python", many=True),
+    Option(
+        "python",
+        str,
+        (),
+        "[NAME=]PROGRAM",
+        "interpreter, or folder of packages, for models of the format python",
+        many=True,
+    ),
     Option("python_workers", count, 1, "N", "processes of each such model"),
     Option("cache", amount_of_entries, 0, "N", "answers that are kept for requests that are exactly the same"),
     # what it says

@@ -37,7 +37,7 @@ def convert(
     note: Callable[[str], None] = lambda _: None,
     begun: Callable[[SourceModel], object] = lambda _: None,
 ) -> ConvertedModel:
-    """Write `<release>/<format>/model.*` and its `hints.json`, and return what was written.
+    """Write `<release>/<format>/<place>/model.*` and its `hints.json`, and return what was written.
 
     Equal inputs give equal bytes. `begun` is called when the model is loading. Raises `Refused` where the model has
     no exact copy, breaks the limits or has no signature, `Invalid` for a damaged model file, `Unavailable` for a
@@ -45,7 +45,8 @@ def convert(
     """
     with _made(source, format, options, note, begun) as copy:
         content = copy.path.read_bytes()
-    target, hints, adapter = (source.folder / format / name for name in (copy.path.name, "hints.json", adapters.FILE))
+    into = source.folder / format / options.place
+    target, hints, adapter = (into / name for name in (copy.path.name, "hints.json", adapters.FILE))
     archive.write(target, content)
     archive.write(hints, (json.dumps(copy.said["hints"], indent=1, sort_keys=True) + "\n").encode())
     written = replace(_described(source, format, copy.said, (target, hints)), served=options.signature)

@@ -86,7 +86,7 @@ def by_refusal(stop: ModelrelError, seconds: float) -> Verdict:
 
 
 def _yes(told_by: Told, form: str, estimator: str, seconds: float = 0.0) -> Verdict:
-    targets = tuple(name for name, target in TARGETS.items() if form == target.FORMAT)
+    targets = tuple(name for name, target in TARGETS.items() if form in target.FORMATS)
     return Verdict(can="yes", told_by=told_by, estimator=estimator, targets=targets, seconds=seconds)
 
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final, Literal
 
-from modelrel import __version__, records
-from modelrel.delivered import Promotion, SmokeReport
+from modelrel import __version__, archive, records
+from modelrel.delivered import Package, Promotion, Pushed, SmokeReport
 from modelrel.errors import Conflict, Invalid, Refused
 from modelrel.registry import Registry
 from modelrel.registry.reference import STAGES, stage_name
@@ -136,6 +136,13 @@ def _shown(version: str) -> str:
     return f"version {version}" if version else "nobody"
 
 
+def _pushed(package: Package) -> str:
+    """Return what a registry of images has of a package (`NAME:TAG@DIGEST`), "" where it was not pushed."""
+    record = archive.within(package.folder, package.artifact).parent / "Pushed.json"
+    found = records.read(Pushed, record, None, package=package)
+    return f"{found.name}@{found.digest}" if found else ""
+
+
 def _tags(planned: Promotion, by: str, at: str) -> dict[str, str]:
     parity = planned.smokes[0].package.parity
     entry = {
@@ -155,6 +162,7 @@ def _tags(planned: Promotion, by: str, at: str) -> dict[str, str]:
             smoke.package.target: {
                 "sha256": smoke.package.digest,
                 "image": smoke.package.image.id if smoke.package.image else "",
+                "pushed": _pushed(smoke.package),
                 "smoke": smoke.runner,
                 "checks": len(smoke.checks),
             }

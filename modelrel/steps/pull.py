@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 from modelrel import archive
@@ -77,6 +79,7 @@ def pull(
         found = mlmodel.read(work)
         note("reading what its run logged")
         run = _run(reference, registry, found.run_id)
+        _check_text(found, run)
     files = archive.describe_tree(folder / "source", folder)
     return SourceModel(
         folder=folder,
@@ -102,6 +105,18 @@ def pull(
         input_example=found.input_example,
         files=files,
     )
+
+
+def _check_text(model: mlmodel.MLmodel, run: RunInfo) -> None:
+    """Raise `Invalid` for half a character (a lone surrogate), which no file here can hold."""
+    try:
+        json.dumps([asdict(model), asdict(run)], ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError as error:
+        near = ascii(error.object[max(0, error.start - 30) : error.end + 10])
+        raise Invalid(
+            f"MLmodel, or what the run logged, holds text that is not Unicode: {near}",
+            "Log the model again with names that are text.",
+        ) from error
 
 
 def _run(reference: Reference, registry: Registry, run_id: str) -> RunInfo:

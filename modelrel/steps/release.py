@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal
 
 from modelrel import __version__, archive, extras, originals, records
-from modelrel.delivered import Package, Promotion, SmokeReport
+from modelrel.delivered import Package, Promotion, Pushed, SmokeReport
 from modelrel.environments import Worker
-from modelrel.errors import Invalid, ModelrelError, Refused
+from modelrel.errors import ModelrelError, Refused
 from modelrel.formats import FORMATS
 from modelrel.probes import loss
 from modelrel.registry import Registry
 from modelrel.registry.reference import Reference
 from modelrel.steps import convert as convert_step
+from modelrel.steps import evidence
 from modelrel.steps import inspect as inspect_step
 from modelrel.steps import package as package_step
 from modelrel.steps import promote as promote_step
 from modelrel.steps import pull as pull_step
+from modelrel.steps import push as push_step
 from modelrel.steps import smoke as smoke_step
 from modelrel.steps import verify as verify_step
 from modelrel.steps.inspect import Verdict
-from modelrel.steps.stages import Listener, Outcome, Stage, StageResult, Value, describe, weigh
+from modelrel.steps.stages import Listener, Outcome, Stage, StageResult, Value, describe, same, sha256, weigh
 from modelrel.values import (
     ConvertedModel,
     ConvertOptions,
@@ -52,31 +52,6 @@ class ReleaseOptions:
     verify: VerifyOptions = field(default_factory=VerifyOptions)
     package: Mapping[str, PackageOptions] = field(default_factory=dict)
     force: frozenset[str] = frozenset()
-
-
-@contextmanager
-def locked(folder: Path, note: Callable[[str], None]) -> Iterator[None]:
-    """Hold the release folder: one modelrel at a time works in it; others wait. The kernel frees it at any death.
-
-    Clears away what a killed run left unfinished. A folder that is still empty at the end is removed.
-    """
-    with archive.translated(folder):
-        made = [path for path in (folder.parent, folder) if not path.exists()]
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            note(f"waiting for another modelrel that works in {folder}")
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        archive.sweep(folder)
-        yield
-    finally:
-        for path in reversed(made):
-            with suppress(OSError):
-                path.rmdir()
-        os.close(descriptor)
 
 
 class Release:
@@ -127,27 +102,33 @@ class Release:
         self._end(f"try {form}", "done", verdict.can, start)
         return verdict
 
-    def converted(self, form: str, begun: Callable[[SourceModel], object] = lambda _: None) -> ConvertedModel:
+    def converted(
+        self,
+        form: str,
+        begun: Callable[[SourceModel], object] = lambda _: None,
+        other: ConvertOptions | None = None,
+    ) -> ConvertedModel:
         """Convert to a format (the copy is not proven yet: ask for `parity`); `begun`: see `convert`."""
-        source, options = self.source(), self.options.convert
-        record = self.folder / form / "ConvertedModel.json"
+        source, options = self.source(), other or self.options.convert
+        record = self.folder / form / options.place / "ConvertedModel.json"
+        called = f"convert {form} {Path(options.place).name}".strip()
         if options.copy is None and "convert" not in self.options.force:
             # whoever handed in a copy, or made it smaller, means that: it stands until the model changes, or --force
             chosen = None if options.quantize or options.tool else records.read(ConvertedModel, record, source=source)
-            if chosen is not None and (chosen.handed_in or chosen.quantize or chosen.tool) and _same(chosen, options):
-                return self._skip(f"convert {form}", chosen)
+            if chosen is not None and (chosen.handed_in or chosen.quantize or chosen.tool) and same(chosen, options):
+                return self._skip(called, chosen)
         tool = options.tool if options.tool != "none" else ""
         own = convert_step.environment(source, form, options.env, tool)
         asked = [
-            form, options.opset, options.operators, own.digest if own else "", _sha256(options.copy),
+            form, options.opset, options.operators, own.digest if own else "", sha256(options.copy),
             options.signature, asdict(options.interface),
         ]  # fmt: skip
         if options.quantize not in ("", "none"):
-            rows = [_sha256(options.data), options.label] if options.quantize == "int8" else []
+            rows = [sha256(options.data), options.label] if options.quantize == "int8" else []
             asked += [options.quantize, *rows]
         asked += [tool, extras.version(tool)] if tool else []
         stage = Stage(
-            f"convert {form}",
+            called,
             record,
             ConvertedModel,
             self._key("convert", source, asked, convert_step.tools(form)),
@@ -155,8 +136,8 @@ class Release:
         )
         return self._step(stage, lambda: convert_step.convert(source, form, options, self.listener.note, begun))
 
-    def parity(self, form: str = "") -> ParityReport:
-        """Verify the copy in a format ("": the one that was asked for).
+    def parity(self, form: str = "", other: ConvertOptions | None = None) -> ParityReport:
+        """Verify the copy in a format ("": the one that was asked for), or another that is made by `other` options.
 
         What will answer as the original loads while the copy is made, in a process of its own.
         """
@@ -166,24 +147,25 @@ class Release:
             def begun(source: SourceModel) -> None:
                 ahead.extend(stack.enter_context(one) for one in verify_step.ahead(source, self.options.verify))
 
-            converted = self.converted(form or self.options.format, begun)
+            converted = self.converted(form or self.options.format, begun, other)
             return self._parity(converted, *ahead)
 
     def _parity(self, converted: ConvertedModel, *ahead: Worker) -> ParityReport:
         options, form = self.options.verify, converted.format
         made = originals.wanted(converted.source, options.env)
         own = made.digest if made else ""
-        asked = [options.tolerance.rtol, options.tolerance.atol, options.rows, options.seed, _sha256(options.data), own]
+        asked = [options.tolerance.rtol, options.tolerance.atol, options.rows, options.seed, sha256(options.data), own]
         asked += [options.label] if options.label else []
         asked += [dict(options.loss)] if converted.quantize else []
-        record = self.folder / form / "ParityReport.json"
+        record = converted.path.parent / "ParityReport.json"
+        called = f"verify {form} {record.parent.relative_to(self.folder / form).name}".strip()
         if options.data is None and "verify" not in self.options.force:
             # a proof on the user's own data is worth more than ours: it stands until the model changes
             found = records.read(ParityReport, record, converted=converted)
             if found is not None and found.data_sha256 and found.environment == own and self._asked_no_more(found):
-                return self._skip(f"verify {form}", found)
+                return self._skip(called, found)
         stage = Stage(
-            f"verify {form}",
+            called,
             record,
             ParityReport,
             self._key("verify", converted, asked, convert_step.tools(form)),
@@ -198,34 +180,66 @@ class Release:
         return found.tolerance.rtol <= asked.rtol and found.tolerance.atol <= asked.atol and not lax
 
     def packaged(self, target: str) -> Package:
-        """Package for one target."""
-        form = package_step.of(target).FORMAT
-        parity, options = self.parity(form), self.options.package.get(target, PackageOptions())
-        asked = [
+        """Package for one target; one that deploys an image comes after the packaging of that."""
+        form = self._form(target)
+        image = self._image(target, form)
+        parity = self.parity(form)
+        options = package_step.suited(parity, target, self.options.package.get(target, PackageOptions()))
+        variants = self._variants(target, options, parity)
+        asked: list[object] = [
             target,
-            options.python,
-            options.platform,
-            options.base_image,
-            list(options.tags),
-            options.render_only,
+            {**asdict(options), "templates": "", "wheelhouse": ""},
+            image.digest if image else "",
+            [records.identity(one) for one in variants],
         ]
-        record = self.folder / form / target / "Package.json"
         stage = Stage(
             f"package {target}",
-            record,
+            self.folder / form / target / "Package.json",
             Package,
             self._key("package", parity, asked, package_step.tools(target, options)),
-            {"parity": parity},
+            {"parity": parity, "variants": variants},
             lambda package: package_step.stands(package, options),
         )
-        return self._step(stage, lambda: package_step.package(parity, target, options, self.listener.note))
+
+        def run() -> Package:
+            return package_step.package(parity, target, options, self.listener.note, image, variants=variants)
+
+        return self._step(stage, run)
+
+    def _variants(self, target: str, options: PackageOptions, parity: ParityReport) -> tuple[ParityReport, ...]:
+        """Convert and verify the other copies that a package carries; raises `Refused` where one of them does not pass.
+
+        None is left out quietly: whoever asked for a file gets it, or hears why not.
+        """
+        found = []
+        for name, mode in package_step.variants(target, options).items():
+            other = replace(self.options.convert, quantize=mode, place=f"{evidence.VARIANTS}/{name}")
+            try:
+                found += [] if mode == (parity.converted.quantize or "none") else [self.parity("tflite", other)]
+            except Refused as error:
+                raise Refused(f"the variant {name}: {error.message}", error.hint) from error
+        return tuple(found)
+
+    def _form(self, target: str) -> str:
+        return package_step.form(target, self.options.package.get(target, PackageOptions()).format)
+
+    def _image(self, target: str, form: str) -> Package | None:
+        """Return the packaged image that a target deploys: one asked for now, else one on disk, else a new one."""
+        kinds = package_step.of(target).IMAGES
+        if not kinds or self.options.package.get(target, PackageOptions()).image:
+            return None
+        asked = [kind for kind in kinds if kind in self.options.package]
+        there = [kind for kind in kinds if (self.folder / form / kind / "Package.json").is_file()]
+        if asked:
+            return self.packaged(asked[0])
+        return (self._packaged_before(there[0]) if there else None) or self.packaged((there or kinds)[0])
 
     def smoked(self, target: str, *, as_packaged: bool = False) -> SmokeReport:
         """Smoke-test the built artifact of one target; `as_packaged` takes the package on disk, however made."""
         package = (self._packaged_before(target) if as_packaged else None) or self.packaged(target)
         stage = Stage(
             f"smoke {target}",
-            self.folder / package_step.of(target).FORMAT / target / "SmokeReport.json",
+            self.folder / self._form(target) / target / "SmokeReport.json",
             SmokeReport,
             self._key("smoke", package, [], {}),
             {"package": package},
@@ -233,45 +247,39 @@ class Release:
         return self._step(stage, lambda: smoke_step.smoke(package, self.listener.note))
 
     def _packaged_before(self, target: str) -> Package | None:
-        form = package_step.of(target).FORMAT
+        form = self._form(target)
         record = self.folder / form / target / "Package.json"
-        found = records.read(Package, record, parity=self.parity(form))
+        parity = self.parity(form)
+        variants = evidence.variants(record.parent, parity.source, self._label)
+        found = records.read(Package, record, parity=parity, variants=variants)
         if found is None or not package_step.stands(found, PackageOptions(render_only=True)):
             return None
         return self._skip(f"package {target}", found)
+
+    def pushed(self, target: str, name: str = "", *, as_packaged: bool = False) -> Pushed:
+        """Put the package of one target into a registry of images, once it is smoke-tested.
+
+        `name` is REGISTRY/NAME:TAG (else that of the options); `as_packaged` takes the package on disk, however made.
+        """
+        name = push_step.checked(target, name or self.options.package.get(target, PackageOptions()).push)
+        package = self.smoked(target, as_packaged=as_packaged).package
+        stage = Stage(
+            f"push {target}",
+            self.folder / self._form(target) / target / "Pushed.json",
+            Pushed,
+            self._key("push", package, [name], {}),
+            {"package": package},
+            push_step.stands,
+        )
+        before = push_step.before(self.folder.parent)
+        return self._step(stage, lambda: push_step.push(package, name, self.listener.note, before))
 
     def evidence(self) -> tuple[SmokeReport, ...]:
         """Return the smoke reports on disk, one for each packaged target, without making anything.
 
         Raises `Refused` where a record is missing or is about other bytes than those on disk.
         """
-        source = self._recorded(SourceModel, "SourceModel.json", folder=self.folder)
-        forms = [form for form in FORMATS if any((self.folder / form).glob("*/Package.json"))]
-        smokes = []
-        for form in forms or [self.options.format]:
-            converted = self._recorded(ConvertedModel, f"{form}/ConvertedModel.json", source=source)
-            parity = self._recorded(ParityReport, f"{form}/ParityReport.json", converted=converted)
-            for path in sorted((self.folder / form).glob("*/Package.json")):
-                package = self._recorded(Package, path.relative_to(self.folder).as_posix(), parity=parity)
-                report = path.with_name("SmokeReport.json").relative_to(self.folder).as_posix()
-                smokes.append(self._recorded(SmokeReport, report, package=package))
-        return tuple(smokes)
-
-    def _recorded(self, kind: type[Value], name: str, **parents: object) -> Value:
-        path = self.folder / name
-        found = records.read(kind, path, None, **parents)
-        if found is not None:
-            return found
-        label = f"{self.located.name}/{pull_step.version_of(self.located)}"
-        if path.is_file():
-            raise Refused(
-                f"{path} is not about the bytes that are on disk now",
-                f"Something changed since it was written; run: modelrel release {label} --target …",
-            )
-        raise Refused(
-            f"there is no evidence {kind.__name__} for {label} ({path})",
-            f"Run first: modelrel release {label} --target docker (or lambda).",
-        )
+        return evidence.of(self.folder, self._label, self.options.format)
 
     def promoted(
         self,
@@ -303,7 +311,7 @@ class Release:
 
     def notes(self) -> list[str]:
         """Return the sentences that the stages leave for the user: how to build, how to deploy, what to know."""
-        return [note for value in self._done.values() for note in getattr(value, "notes", ())]
+        return list(dict.fromkeys(note for value in self._done.values() for note in getattr(value, "notes", ())))
 
     def summary(self) -> Path:
         """Write `release.json`, which names every file of the release with its sha256; return its path."""
@@ -332,6 +340,10 @@ class Release:
         return path
 
     # the machinery
+
+    @property
+    def _label(self) -> str:
+        return f"{self.located.name}/{pull_step.version_of(self.located)}"
 
     def _key(self, step: str, made_from: object, asked: list[object], tools: Mapping[str, str]) -> str:
         parents = made_from if isinstance(made_from, list) else [made_from]
@@ -370,19 +382,3 @@ class Release:
         result = StageResult(stage=stage, outcome=outcome, detail=detail, seconds=round(seconds, 3), size=size)
         self.results.append(result)
         self.listener.end(result)
-
-
-def _same(chosen: ConvertedModel, asked: ConvertOptions) -> bool:
-    """Whether a copy is of the signature that is asked for; raises `Invalid` where it has another interface."""
-    if chosen.handed_in and chosen.interface != asked.interface:
-        raise Invalid(
-            f"the {chosen.format} copy was handed in with another [interface] in modelrel.toml",
-            "Hand it in again with --copy, or convert with --force.",
-        )
-    return asked.signature in ("", chosen.served) and chosen.interface == asked.interface
-
-
-def _sha256(path: Path | None) -> str:
-    if path is None:
-        return ""
-    return archive.sha256(path) if path.is_file() else "missing"  # the step says so

@@ -80,6 +80,7 @@ class _Examination:
         times = self._times(send)
         memory = running.memory_bytes()
         running.settled()
+        self.checks.extend(running.examined())
         return self._report(running.runner, first, times, memory)
 
     def of_program(self, running: Program) -> SmokeReport:
@@ -101,6 +102,7 @@ class _Examination:
             begun = time.perf_counter()
             running.ask(self.one.plain())
             times.append((time.perf_counter() - begun) * 1000)
+        self.checks.extend(running.examined())
         return self._report(running.runner, first, times, running.memory_bytes())
 
     def _run(self, running: Program, golden: Golden, name: str) -> None:

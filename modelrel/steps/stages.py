@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Literal, Protocol, TypeVar
 
-from modelrel.delivered import Package, SmokeReport
+from modelrel import archive
+from modelrel.delivered import Package, Pushed, SmokeReport
+from modelrel.errors import Invalid
 from modelrel.measured import Loss
-from modelrel.values import ConvertedModel, ParityReport, SourceModel
+from modelrel.values import ConvertedModel, ConvertOptions, ParityReport, SourceModel
 
 Value = TypeVar("Value")
 Outcome = Literal["done", "up to date", "would change"]
@@ -74,6 +76,10 @@ def describe(value: object) -> str:
         case SmokeReport():
             how = f"{len(value.checks)} checks by {value.runner}"
             return f"{how}, first answer {value.first_answer_s:.2f} s, p99 {value.p99_ms:.1f} ms"
+        case Pushed():
+            count = value.sent + value.mounted + value.there
+            wire = f"{value.sent} of {count} blobs sent ({value.sent_bytes / 1e6:.1f} MB)"
+            return f"{value.name} is {value.digest[:19]}, {wire}, {value.mounted} mounted, {value.there} there already"
         case _:
             return ""
 
@@ -94,5 +100,24 @@ def weigh(value: object) -> int:
             return value.file.size
         case Package():
             return value.image.added if value.image else value.size
+        case Pushed():
+            return value.sent_bytes
         case _:
             return 0
+
+
+def same(chosen: ConvertedModel, asked: ConvertOptions) -> bool:
+    """Whether a copy is of the signature that is asked for; raises `Invalid` where it has another interface."""
+    if chosen.handed_in and chosen.interface != asked.interface:
+        raise Invalid(
+            f"the {chosen.format} copy was handed in with another [interface] in modelrel.toml",
+            "Hand it in again with --copy, or convert with --force.",
+        )
+    return asked.signature in ("", chosen.served) and chosen.interface == asked.interface
+
+
+def sha256(path: Path | None) -> str:
+    """Return the digest of a file that an option may name, "" without one."""
+    if path is None:
+        return ""
+    return archive.sha256(path) if path.is_file() else "missing"  # the step says so

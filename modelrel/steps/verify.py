@@ -14,7 +14,7 @@ import numpy as np
 from modelrel import __version__, archive, extras, originals, records, served, tensors, trees
 from modelrel.environments import Limits, Worker
 from modelrel.errors import Invalid, Refused
-from modelrel.formats import FORMATS, behind
+from modelrel.formats import FORMATS, behind, python
 from modelrel.measured import Coverage, Loss, Metric, OutputParity, Tolerance
 from modelrel.originals import Wanted
 from modelrel.probes import budget, comparison, evidence, loss, opinion, rows, training, witness
@@ -57,10 +57,10 @@ def verify(
     source = converted.source
     records.intact(converted)
     own = originals.wanted(source, options.env)
-    python = str(originals.ready(own, note)) if own else ""
-    with ahead or Worker(source, _limits(options), python) as worker:
+    program = str(originals.ready(own, note)) if own else ""
+    with ahead or Worker(source, _limits(options), program) as worker:
         worker.start()  # it loads while the rows are made and onnxruntime loads the copy
-        copy = _behind(converted, FORMATS[converted.format].load(converted.path))
+        copy = _behind(converted, _loaded(converted, options))
         maker, given, unused = _prepared(converted, options)
         answered, covered = _asked(worker, converted, maker, given, options)
         note(f"asking the copy about {len(answered.origin):,} rows")
@@ -90,6 +90,13 @@ def verify(
     golden = evidence.golden(converted, answered.inputs, answered.origin, copy)
     manifest = evidence.manifest(converted, verdict.parities, len(answered.origin))
     return ParityReport(converted=converted, golden=golden, manifest=manifest, **measured)
+
+
+def _loaded(converted: ConvertedModel, options: VerifyOptions) -> Predict:
+    """Return the copy, loaded as it is deployed; the model as it is runs within the limits of the original."""
+    if converted.format == "python":
+        return python.load(converted.path, options.seconds, options.memory_bytes, options.env)
+    return FORMATS[converted.format].load(converted.path)
 
 
 def _behind(converted: ConvertedModel, predict: Predict) -> Predict:

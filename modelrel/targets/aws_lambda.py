@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from modelrel import archive, render, wheels
 from modelrel.delivered import Package
 from modelrel.errors import Invalid, Refused
-from modelrel.targets import function, payload
+from modelrel.targets import deployment, function, metadata, payload, slim
+from modelrel.targets.bom import Contents
 from modelrel.targets.delivery import Draft, Note, Places, Running, always
+from modelrel.targets.invoked import TASK
 from modelrel.values import PackageOptions, ParityReport
 
 TOOLS: Final = ("modelrel", "onnxruntime", "numpy", "jinja2", "uv")
-FORMAT: Final = "onnx"
+FORMATS: Final = ("onnx",)
+OPTIONS: Final = frozenset({"python", "platform"})
+VALUES: Final = deployment.VALUES
+IMAGES: Final[tuple[str, ...]] = ()
 stands = always  # the zip is all there is
 
 PYTHONS: Final = ("3.12", "3.13", "3.14")
@@ -40,7 +46,7 @@ _FUNCTION: Final = "function"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FunctionSpec:
+class FunctionSpec(deployment.Deployment):
     """What the templates are about; they know it as `function`."""
 
     name: str
@@ -50,8 +56,6 @@ class FunctionSpec:
     python: str
     architecture: str
     licenses: str
-    memory_mb: int = 1769
-    timeout_s: int = 29
 
     @property
     def runtime(self) -> str:
@@ -72,14 +76,8 @@ def options(given: PackageOptions) -> PackageOptions:
         raise Invalid(
             f"AWS Lambda runs no Python {python} that onnxruntime takes", f"Choose --python {'|'.join(PYTHONS)}."
         )
-    if given.base_image or given.tags:
-        raise Invalid("--base-image and --tag are about images, the lambda target makes a zip", "Leave them out.")
-    return PackageOptions(
-        python=python,
-        platform=wheels.check_platform(given.platform or "linux/amd64"),
-        render_only=given.render_only,
-        templates=given.templates,
-    )
+    deployment.deployment(given.values)
+    return replace(given, python=python, platform=wheels.check_platform(given.platform or "linux/amd64"))
 
 
 def variables(parity: ParityReport, options: PackageOptions, licenses: str = "") -> Mapping[str, object]:
@@ -93,18 +91,18 @@ def assemble(parity: ParityReport, options: PackageOptions, places: Places, note
     Raises `Refused` where the zip or what it unpacks to is beyond Lambda's limits.
     """
     lock = places.previous / payload.LOCK
-    fetched = payload.fetch(parity, _LIBRARIES, options, lock, note)
-    load = payload.gather(parity, fetched)
+    shape = payload.Shape(libraries=_LIBRARIES, wheels_at="", lock=lock)
+    load = trimmed(payload.gather(parity, options, shape, note), options, TASK)
+    fetched = load.wheels
     spec = _spec(parity, options, "")
-    archive.write(places.into / payload.LOCK, fetched.lock.encode())
     known = variables(parity, options, wheels.licenses(fetched.folder))
     render.render("lambda", places.into, known, options.templates)
     inside = places.into / _FUNCTION
-    files = {**load.files, payload.LOCK: places.into / payload.LOCK}
-    files |= {path.relative_to(inside).as_posix(): path for path in archive.walk(inside)}
-    archive.write(inside / payload.MANIFEST, payload.manifest(parity, files).encode())
-    files[payload.MANIFEST] = inside / payload.MANIFEST
-    parts = {**load.parts, "handler": (inside / "handler.py").stat().st_size}
+    own = {path.relative_to(inside).as_posix(): path for path in archive.walk(inside)}
+    written = metadata.write(parity, load, own, Contents(kind="application"), places.into)
+    files = {**load.files, **own, **written}
+    weighed = {"metadata": written.values(), "handler": (inside / "handler.py",)}
+    parts = {**load.parts, **{name: sum(one.stat().st_size for one in paths) for name, paths in weighed.items()}}
     _fits(sum(path.stat().st_size for path in files.values()), UNZIPPED_BYTES, "unpacked", parts)
     note(f"writing {spec.zip}")
     archive.write_zip(places.into / spec.zip, list(files.items()))
@@ -117,8 +115,25 @@ def assemble(parity: ParityReport, options: PackageOptions, places: Places, note
         platform=options.platform,
         size=size,
         parts=parts,
-        notes=(*fetched.notes, f"deploy it with: {_deploy(spec, places.previous)}"),
+        notes=(*fetched.notes, *uncompiled(load, options), f"deploy it with: {_deploy(spec, places.previous)}"),
     )
+
+
+def trimmed(load: payload.Payload, options: PackageOptions, at: str) -> payload.Payload:
+    """Return a payload as a function carries it: what answering needs, its modules compiled for the folder `at`.
+
+    The handler, which people change, is left as it is: a compiled one would be taken for it.
+    """
+    needed = slim.slim(load) if deployment.flag(options.values, "slim", default=True) else load
+    return slim.with_bytecode(needed, at, options.python)
+
+
+def uncompiled(load: payload.Payload, options: PackageOptions) -> tuple[str, ...]:
+    """Say so where a function's modules could not be compiled."""
+    if "bytecode" in load.parts:
+        return ()
+    python = options.python
+    return (f"there is no Python {python} here to compile the modules with: each cold start does it (some 0.3 s)",)
 
 
 def _spec(parity: ParityReport, options: PackageOptions, licenses: str) -> FunctionSpec:
@@ -132,6 +147,7 @@ def _spec(parity: ParityReport, options: PackageOptions, licenses: str) -> Funct
         python=options.python,
         architecture=architecture,
         licenses=licenses,
+        **dataclasses.asdict(deployment.deployment(options.values)),
     )
 
 

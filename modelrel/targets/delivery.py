@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
-from modelrel.delivered import Image, Package
+from modelrel.delivered import Check, Image, Package
 from modelrel.values import PackageOptions, ParityReport
 
 Note = Callable[[str], None]
@@ -28,6 +28,10 @@ Send = Callable[[str, str, Mapping[str, str], bytes], Response]
 
 Raises ConnectionError while nobody listens yet, `Refused` when whatever should answer has died.
 """
+
+
+Examined = Callable[[], Iterable[Check]]
+"""Other checks of what was built; raises `Refused`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +56,8 @@ class Running:
 
     `runner` says how; `shapes` are other ways to put the same HTTP request to it, by name; `memory_bytes` and `log`
     (its last lines) are asked when needed; `settled` raises `Refused` where it has done what its platform forbids;
-    `started` is the `time.perf_counter()` at which it was started.
+    `started` is the `time.perf_counter()` at which it was started. `examined` looks at what was built in other ways
+    than by asking it, and raises `Refused`.
     """
 
     runner: str
@@ -62,6 +67,7 @@ class Running:
     log: Callable[[], str]
     shapes: Mapping[str, Send] = field(default_factory=dict)
     settled: Callable[[], None] = lambda: None
+    examined: Examined = tuple
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,13 +76,14 @@ class Program:
 
     `ask` takes name -> nested lists, and returns `{"outputs": {name: nested lists}}`, or `{"error": sentence}` for
     what does not fit; it raises `Refused` when the process has ended. `started` is the `time.perf_counter()` at which
-    it was started.
+    it was started. `examined` is as that of `Running`.
     """
 
     runner: str
     ask: Callable[[Mapping[str, Any]], Mapping[str, Any]]
     started: float
     memory_bytes: Callable[[], int]
+    examined: Examined = tuple
 
 
 def always(_package: Package, _options: PackageOptions) -> bool:
@@ -87,9 +94,8 @@ def always(_package: Package, _options: PackageOptions) -> bool:
 class Target(Protocol):
     """A way to deliver; modules satisfy it, mypy checks each one.
 
-    `TOOLS` are the distributions whose version decides the bytes; `FORMAT` is what it delivers. `assemble` fills the
-    folder `into`; `previous` is the folder of the packaging before, or where that would be. `launch` starts what was
-    built and ends it, whatever happens.
+    `assemble` fills the folder `into`; `previous` is the folder of the packaging before, or where that would be.
+    `launch` starts what was built and ends it, whatever happens.
     """
 
     @property
@@ -97,8 +103,20 @@ class Target(Protocol):
         """The distributions whose versions decide the bytes."""
 
     @property
-    def FORMAT(self) -> str:  # noqa: N802
-        """The format that it delivers."""
+    def FORMATS(self) -> tuple[str, ...]:  # noqa: N802
+        """The formats that it delivers, the one it takes unless told otherwise first."""
+
+    @property
+    def OPTIONS(self) -> frozenset[str]:  # noqa: N802
+        """The fields of `PackageOptions` that it takes, besides those that every target takes (`SHARED`)."""
+
+    @property
+    def VALUES(self) -> Mapping[str, str]:  # noqa: N802
+        """Its own settings (`--set NAME=VALUE`): name -> what it sets, and its default."""
+
+    @property
+    def IMAGES(self) -> tuple[str, ...]:  # noqa: N802
+        """The targets whose image it deploys, the preferred one first; empty where it stands alone."""
 
     def options(self, given: PackageOptions) -> PackageOptions:
         """Return the options with this target's defaults filled in; raises `Invalid` for what it cannot do."""
@@ -116,9 +134,18 @@ class Target(Protocol):
         """Start what was built: a server, or a program that loads a file."""
 
 
+SHARED: Final = frozenset({"format", "templates", "max_size", "wheelhouse"})
+"""The fields of `PackageOptions` that every target takes."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Places:
-    """Where a target works: the new folder it fills (`into`), and where the packaging before stands (`previous`)."""
+    """Where a target works: the new folder it fills (`into`), and where the packaging before stands (`previous`).
+
+    `image` is the packaged image, for targets that deploy one; `variants` are other copies that go beside the model.
+    """
 
     into: Path
     previous: Path
+    image: Package | None = None
+    variants: tuple[ParityReport, ...] = ()

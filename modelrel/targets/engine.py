@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, Final, Self
@@ -17,10 +18,10 @@ from urllib.parse import urlsplit
 from modelrel import archive
 from modelrel.delivered import Image
 from modelrel.errors import Invalid, Refused, Unavailable
+from modelrel.targets import inside
 from modelrel.targets.delivery import Note, Response, Running, Send
 from modelrel.targets.process import Program, Started, ended, free_port, http_sender
 
-_PORT: Final = 8080
 _LABEL: Final = "io.modelrel.smoke"
 _CONNECT_S: Final = 30
 _BUILD_S: Final = 1800
@@ -72,6 +73,11 @@ class Engine:
     ) -> None:
         """Close the connection."""
         self._client.close()
+
+    @property
+    def client(self) -> Any:
+        """The Docker SDK's client."""
+        return self._client
 
     def holds(self, image: Image) -> bool:
         """Return whether a built image still is in the engine."""
@@ -167,27 +173,28 @@ class Engine:
         return Image(tags=tags, id=image.id, size=image.attrs["Size"], added=image.attrs["Size"] - below, base=base)
 
     @contextmanager
-    def run(self, image: Image, note: Note) -> Iterator[Running]:
-        """Run an image under `STRICT`, and remove the container when the block ends, however it ends."""
-        import docker
+    def run(self, image: Image, note: Note, settings: Mapping[str, Any] | None = None) -> Iterator[Running]:
+        """Run an image under `STRICT`, and remove the container when the block ends, however it ends.
 
-        try:
-            self._client.images.get(image.id)
-        except docker.errors.ImageNotFound as error:
+        `settings` are those of the SDK that take the place of ours.
+        """
+        if not self.holds(image):
             raise Unavailable(
                 f"the image {image.tags[0]} is not in the engine any more", "Build it again: modelrel package --force."
-            ) from error
-        note(f"starting {image.tags[0]} (read-only root, user {STRICT['user']}, no capabilities)")
+            )
+        asked = {**STRICT, **(settings or {})}
+        root = "read-only" if asked["read_only"] else "writable"
+        note(f"starting {image.tags[0]} ({root} root, user {asked['user']}, no capabilities)")
         with self._containers() as begin:
             begun = time.perf_counter()
-            container, addresses = self._serve(image, begin)
+            container, addresses = self._serve(image, partial(begin, **(settings or {})))
             with http_sender(addresses) as send:
                 yield Running(
                     runner="image",
                     send=_guarded(send, container),
                     started=begun,
-                    memory_bytes=lambda: _memory(container.stats(stream=False)),
-                    log=lambda: _log(container),
+                    memory_bytes=lambda: inside.memory(container.stats(stream=False)),
+                    log=lambda: inside.log(container),
                 )
 
     @contextmanager
@@ -213,15 +220,31 @@ class Engine:
             # SELinux would forbid our folders to the container
             "security_opt": [*STRICT["security_opt"], "label=disable"],
         }
+        with self._begun(image, settings) as inside:
+            yield inside
+
+    @contextmanager
+    def run_function(self, image: Image, variables: Mapping[str, str]) -> Iterator[Started]:
+        """Run an image's own program under `STRICT`, on this machine's network; remove the container in the end.
+
+        Raises `Unavailable` where the engine is on another machine.
+        """
+        if not self._here:
+            raise Unavailable("the container engine is on another machine", "Use one on this machine.")
+        with self._begun(image.id, {"environment": dict(variables), "network_mode": "host"}) as inside:
+            yield inside
+
+    @contextmanager
+    def _begun(self, image: str, settings: Mapping[str, Any]) -> Iterator[Started]:
         with self._containers() as begin:
             begun = time.perf_counter()
             container = begin(image, **settings)
             yield Started(
                 runner="engine",
                 at=begun,
-                exit_code=lambda: _exit_code(container),
-                memory_bytes=lambda: _memory(container.stats(stream=False)),
-                log=lambda: _log(container),
+                exit_code=lambda: inside.exit_code(container),
+                memory_bytes=lambda: inside.memory(container.stats(stream=False)),
+                log=lambda: inside.log(container),
             )
 
     @contextmanager
@@ -244,9 +267,8 @@ class Engine:
             self._clear_away()
             yield begin
         except (docker.errors.APIError, RequestException) as error:
-            raise Unavailable(
-                f"the engine cannot run the image: {_reason(error)}", "See the engine's own log."
-            ) from error
+            hint = "See the engine's own log."
+            raise Unavailable(f"the engine cannot run the image: {_reason(error)}", hint) from error
         finally:
             for container in containers:
                 with contextlib.suppress(docker.errors.APIError):
@@ -259,19 +281,20 @@ class Engine:
             if host == os.uname().nodename and not _alive(pid):
                 container.remove(force=True, v=True)
 
-    def _serve(self, image: Image, begin: Callable[..., Any]) -> tuple[Any, tuple[tuple[str, int], ...]]:
+    def _serve(self, image: Image, begin: partial[Any]) -> tuple[Any, tuple[tuple[str, int], ...]]:
         """Start with a published port; where the engine has no network to publish from, on the host's network."""
         import docker
 
         address = "127.0.0.1" if self._here else ""
         with contextlib.suppress(docker.errors.APIError):
-            container = begin(image.id, ports={f"{_PORT}/tcp": (address, None)})
-            addresses = _published(container, self._host)
+            container = begin(image.id, ports={f"{inside.PORT}/tcp": (address, None)})
+            addresses = inside.published(container, self._host)
             if addresses:
                 return container, addresses
             container.remove(force=True, v=True)
         port = free_port()
-        return begin(image.id, network_mode="host", environment={"PORT": str(port)}), ((self._host, port),)
+        environment = {**begin.keywords.get("environment", {}), "PORT": str(port)}
+        return begin(image.id, network_mode="host", environment=environment), ((self._host, port),)
 
     @property
     def _here(self) -> bool:
@@ -298,26 +321,12 @@ def _guarded(send: Send, container: Any) -> Send:
         try:
             return send(method, path, headers, body)
         except ConnectionError:
-            code = _exit_code(container)
+            code = inside.exit_code(container)
             if code is None:
                 raise
-            raise ended(f"exit code {code}", _log(container)) from None
+            raise ended(f"exit code {code}", inside.log(container)) from None
 
     return guard
-
-
-def _exit_code(container: Any) -> int | None:
-    """Return the exit code of a container, None while it runs; raises `Unavailable` where it could not run at all."""
-    container.reload()
-    state = container.attrs["State"]
-    if state["Status"] not in ("exited", "dead"):
-        return None
-    if "exec format error" in _log(container):
-        raise Unavailable(
-            "the image is for another processor than the engine's",
-            "Smoke it on such a machine, or set up emulation (qemu-user-static).",
-        )
-    return int(state["ExitCode"])
 
 
 def _alive(pid: str) -> bool:
@@ -348,30 +357,6 @@ def _pack(context: Path, stream: Any) -> None:
             with path.open("rb") as content:
                 tar.addfile(entry, content)
     stream.seek(0)
-
-
-def _published(container: Any, host: str) -> tuple[tuple[str, int], ...]:
-    """Return the addresses of the published port; none where the engine did not publish it.
-
-    The container's own address comes second: it is what works where modelrel runs in a container beside it.
-    """
-    container.reload()
-    network = container.attrs["NetworkSettings"]
-    bound = (network.get("Ports") or {}).get(f"{_PORT}/tcp") or ()
-    published = tuple((host, int(one["HostPort"])) for one in bound[:1])
-    return (*published, (network["IPAddress"], _PORT)) if published and network.get("IPAddress") else published
-
-
-def _memory(stats: Any) -> int:
-    """Return the resident bytes of a container, from its cgroup (version 1 or 2)."""
-    detail = stats.get("memory_stats", {}).get("stats", {})
-    first = int(detail.get("total_rss", 0)) + int(detail.get("total_mapped_file", 0))
-    return first or int(detail.get("anon", 0)) + int(detail.get("file_mapped", 0))
-
-
-def _log(container: Any) -> str:
-    content: bytes = container.logs(tail=20)
-    return content.decode(errors="replace")
 
 
 def _reason(error: Exception) -> str:

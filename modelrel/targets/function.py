@@ -12,23 +12,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Final
 
-from modelrel import archive, interpreters, wheels
+from modelrel import archive, bytecode, interpreters, wheels
 from modelrel.delivered import Package
 from modelrel.errors import Refused, Unavailable
-from modelrel.targets import events
-from modelrel.targets.delivery import Note, Response, Running, Send
+from modelrel.targets import payload
+from modelrel.targets.delivery import Note, Running
 from modelrel.targets.engine import Engine
-from modelrel.targets.process import Program, Started, ended, resident, started, tail
-from modelrel.targets.runtime_api import Result, RuntimeApi, runtime_api
+from modelrel.targets.invoked import HANDLER, RUNTIME, TASK, Function, restored, variables
+from modelrel.targets.process import Program, Started, resident, started, tail
+from modelrel.targets.runtime_api import runtime_api
 
-HANDLER: Final = "handler.handler"
-MEMORY_MB: Final = 1769
 IMAGE: Final = "python:{python}-slim"
 """What the engine runs the zip in where this machine has not the Python: the official image."""
 
-# AWS's base images for Lambda: the function is here, the runtime client there
-_TASK: Final = "/var/task"
-_RUNTIME: Final = "/var/runtime"
 _UNREACHED: Final = "Failed to get next"  # what awslambdaric ends with
 
 
@@ -38,26 +34,30 @@ def launch(package: Package, note: Note) -> Iterator[Running]:
 
     It is ended when the block ends. Raises `Unavailable` where none of them is to be had.
     """
-    client = wheels.fetch((("awslambdaric",),), package.python, package.platform, note=note).folder
     with tempfile.TemporaryDirectory(prefix="modelrel-") as work, runtime_api() as api, ExitStack() as stack:
-        unpacked = _Unpacked(package=package, work=Path(work), client=client, api=api.address)
+        unpacked = _Unpacked(package=package, work=Path(work), api=api.address)
         with zipfile.ZipFile(archive.within(package.folder, package.artifact)) as packed:
             packed.extractall(unpacked.task)
+        _client(unpacked, note)
         before = _protect(unpacked.task)
         program = _start(unpacked, stack, note)
-        function = _Function(api=api, program=program)
-        yield Running(
-            runner=program.runner,
-            send=function.sender(events.http_api),
-            started=program.at,
-            memory_bytes=program.memory_bytes,
-            log=program.log,
-            shapes={
-                **{name: function.sender(shape) for name, shape in events.SHAPES.items()},
-                "direct invocation": function.direct,
-            },
+
+        def again(address: str, ends: ExitStack) -> Started:
+            return _start(replace(unpacked, api=address, restores=True), ends, note)
+
+        yield replace(
+            Function(api=api, program=program).running(),
             settled=lambda: _unchanged(unpacked.task, before),
+            examined=lambda: (restored(package, again),),
         )
+
+
+def _client(unpacked: _Unpacked, note: Note) -> None:
+    """Lay out the runtime client as Lambda has it, compiled."""
+    package = unpacked.package
+    folder = wheels.fetch((("awslambdaric",),), package.python, package.platform, note=note).folder
+    files = {path.relative_to(folder).as_posix(): path for path in archive.walk(folder)}
+    payload.copy({**files, **bytecode.compiled(files, RUNTIME, package.python)}, unpacked.client)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,25 +66,29 @@ class _Unpacked:
 
     package: Package
     work: Path
-    client: Path
     api: str
+    restores: bool = False
 
     @property
     def task(self) -> Path:
         return self.work / "task"
+
+    @property
+    def client(self) -> Path:
+        return self.work / "runtime"
 
     def program(self, python: Path, task: PurePath, client: PurePath) -> Program:
         return Program(
             python=python,
             arguments=("-m", "awslambdaric", HANDLER),
             paths=("", str(client)),
-            variables=_variables(self.package, task, self.api),
+            variables=variables(f"AWS_Lambda_python{self.package.python}", task, self.api, restores=self.restores),
         )
 
     @contextmanager
     def on_host(self, python: Path, note: Note) -> Iterator[Started]:
         note(f"starting the zip with {python.name} and awslambdaric")
-        log, begun = self.work / "log", time.perf_counter()
+        log, begun = self.work / ("log of the restored" if self.restores else "log"), time.perf_counter()
         with started(self.task, self.program(python, self.task, self.client), log) as process:
             yield Started(
                 runner="awslambdaric",
@@ -99,12 +103,12 @@ class _Unpacked:
         """Start it in a container; raises `Unavailable` where there is no engine, or no image for it."""
         python = self.package.python
         image = IMAGE.format(python=python)
-        program = self.program(Path(f"python{python}"), PurePath(_TASK), PurePath(_RUNTIME))
+        program = self.program(Path(f"python{python}"), PurePath(TASK), PurePath(RUNTIME))
         with Engine.connect() as engine:
             digest = engine.have_base(image, self.package.platform, python, note)
             note(f"starting the zip in {image} with awslambdaric")
-            with engine.run_program(digest, program, {_TASK: self.task, _RUNTIME: self.client}) as inside:
-                yield replace(inside, runner="awslambdaric in the engine", exit_code=lambda: _reaching(inside, python))
+            with engine.run_program(digest, program, {TASK: self.task, RUNTIME: self.client}) as inside:
+                yield replace(inside, runner="awslambdaric in the engine", exit_code=lambda: reaching(inside, python))
 
 
 def _start(unpacked: _Unpacked, stack: ExitStack, note: Note) -> Started:
@@ -142,7 +146,7 @@ def _nowhere(package: Package, missing: str) -> Unavailable:
     )
 
 
-def _reaching(inside: Started, python: str) -> int | None:
+def reaching(inside: Started, python: str) -> int | None:
     """Return the exit code of what a container runs; raises `Unavailable` where it does not reach our Runtime API."""
     code = inside.exit_code()
     if code is not None and _UNREACHED in inside.log():
@@ -151,53 +155,6 @@ def _reaching(inside: Started, python: str) -> int | None:
             f"In Docker Desktop, enable host networking; or install the Python here: uv python install {python}",
         )
     return code
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Function:
-    """A started function: events go in through the Runtime API."""
-
-    api: RuntimeApi
-    program: Started
-
-    def invoke(self, event: events.Event) -> Result:
-        try:
-            return self.api.invoke(events.dumps(event), self.program.exit_code)
-        except ConnectionError as error:
-            raise ended(str(error), self.program.log()) from error
-
-    def sender(self, shape: events.Shape) -> Send:
-        def send(method: str, path: str, headers: Mapping[str, str], body: bytes) -> Response:
-            result = self.invoke(shape(method, path, headers, body))
-            return events.response(result.payload) if result.ok else Response(502, {}, result.payload)
-
-        return send
-
-    def direct(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Response:
-        result = self.invoke(events.direct(method, path, headers, body))
-        return Response(200 if result.ok else 400, {}, result.payload)
-
-
-def _variables(package: Package, task: PurePath, api: str) -> dict[str, str]:
-    # AWS Lambda developer guide, "Defined runtime environment variables"; no credentials: the function needs none
-    return {
-        "AWS_LAMBDA_RUNTIME_API": api,
-        "_HANDLER": HANDLER,
-        "LAMBDA_TASK_ROOT": str(task),
-        "LAMBDA_RUNTIME_DIR": _RUNTIME,
-        "AWS_EXECUTION_ENV": f"AWS_Lambda_python{package.python}",
-        "AWS_LAMBDA_FUNCTION_NAME": "model",
-        "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
-        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(MEMORY_MB),
-        "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
-        "AWS_LAMBDA_LOG_FORMAT": "Text",
-        "AWS_LAMBDA_LOG_GROUP_NAME": "/aws/lambda/model",
-        "AWS_LAMBDA_LOG_STREAM_NAME": "smoke",
-        "AWS_REGION": "us-east-1",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "LANG": "en_US.UTF-8",
-        "TZ": ":UTC",
-    }
 
 
 def _protect(task: Path) -> dict[str, tuple[int, int]]:

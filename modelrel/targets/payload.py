@@ -10,44 +10,113 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from modelrel import __version__, archive, extras, wheels
+from modelrel import __version__, archive, distributions, extras, wheels
 from modelrel.errors import Unavailable
 from modelrel.serving import adapters
+from modelrel.targets import as_is
 from modelrel.targets.delivery import Note
 from modelrel.values import PackageOptions, ParityReport
+from modelrel.wheels import Wheels
 
 LOCK: Final = "requirements.lock"
 MANIFEST: Final = "manifest.json"
 
-_PINNED: Final = ("onnxruntime", "numpy")
+_RUNTIMES: Final = {
+    "onnx": ("onnxruntime", "numpy"),
+    "tflite": ("ai-edge-litert", "numpy"),
+    "python": ("numpy",),  # its own packages are apart from the server's
+}
+"""Format -> the distributions that a server of it needs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What a target wants of its payload.
+
+    `libraries` are requirements besides the runtime of the model, `wheels_at` is the folder that they are in ("" or
+    ending with `/`), `lock` the lock of the packaging before, which is followed where it is about the same wheels.
+    """
+
+    libraries: tuple[str, ...]
+    wheels_at: str
+    lock: Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payload:
-    """Name inside the delivery -> the file that goes there; and where the third-party part comes from."""
+    """A delivery's files in groups, from what changes least to what changes most: `wheels`, `serving`, `model`.
 
-    files: Mapping[str, Path]
-    wheels: wheels.Wheels
-    parts: Mapping[str, int]
-
-
-def gather(parity: ParityReport, fetched: wheels.Wheels, wheels_at: str = "") -> Payload:
-    """Return the files of a delivery: wheels under `wheels_at`, `serving/` and `model/`.
-
-    Raises `Unavailable` where a file of the model is missing.
+    Each group is name inside the delivery -> the file that goes there: an image makes a layer of each. Of a model as it
+    is, `environment` comes first: its own packages, in a folder of this name; its files stand as long as this value.
     """
-    files = {f"{wheels_at}{path.relative_to(fetched.folder).as_posix()}": path for path in archive.walk(fetched.folder)}
-    parts = dict(wheels.sizes(fetched.folder))
-    server = {f"serving/{name}": path for name, path in serving_files().items()}
-    model = {f"model/{path.name}": path for path in model_files(parity)}
-    parts["serving"] = sum(path.stat().st_size for path in server.values())
-    parts["model"] = sum(path.stat().st_size for path in model.values())
-    return Payload(files={**files, **server, **model}, wheels=fetched, parts=parts)
+
+    groups: Mapping[str, Mapping[str, Path]]
+    wheels: Wheels
+    parts: Mapping[str, int]
+    as_is: as_is.AsItIs | None = None
+
+    @property
+    def installed(self) -> tuple[Wheels, ...]:
+        """All wheels inside: the server's, and those of the model's own environment."""
+        return (self.wheels, self.as_is.environment) if self.as_is else (self.wheels,)
+
+    @property
+    def licenses(self) -> str:
+        """One SPDX expression over what the wheels inside say they are under."""
+        return distributions.licenses(self.distributions)
+
+    @property
+    def distributions(self) -> tuple[distributions.Distribution, ...]:
+        """What the wheels inside are, by name; what stands in two places is named once."""
+        found = {
+            (one.canonical, one.version): one for inside in self.installed for one in distributions.read(inside.folder)
+        }
+        return tuple(found[key] for key in sorted(found))
+
+    @property
+    def verdict(self) -> str:
+        """The worst of what loading the model would run, "" of a format that runs nothing."""
+        return str(self.pickle.get("verdict", ""))
+
+    @property
+    def pickle(self) -> Mapping[str, Any]:
+        """What loading the model would run, as `manifest.json` says it; {} of a format that runs nothing."""
+        return self.as_is.verdict if self.as_is else {}
+
+    @property
+    def files(self) -> Mapping[str, Path]:
+        """The files of all groups."""
+        return {name: path for group in self.groups.values() for name, path in group.items()}
+
+
+def gather(parity: ParityReport, options: PackageOptions, shape: Shape, note: Note) -> Payload:
+    """Return what every self-contained delivery carries: wheels, `serving/` and `model/`.
+
+    Raises `Unavailable` where a file of the model is missing, or wheels cannot be had; `Refused` where a model as it is
+    would run programs.
+    """
+    files = model_files(parity)
+    own = as_is.laid_out(parity, options, shape.lock, note) if parity.converted.format == as_is.FORMAT else None
+    fetched = _fetch(parity, options, shape, note)
+    groups = {
+        **({"environment": own.packages} if own else {}),
+        "wheels": {
+            f"{shape.wheels_at}{path.relative_to(fetched.folder).as_posix()}": path
+            for path in archive.walk(fetched.folder)
+        },
+        "serving": {f"serving/{name}": path for name, path in serving_files().items()},
+        "model": own.files if own else {f"model/{path.name}": path for path in files},
+    }
+    weighed = {name: sum(path.stat().st_size for path in groups[name].values()) for name in ("serving", "model")}
+    if own:
+        weighed |= as_is.sizes(own.environment)
+        fetched = replace(fetched, notes=(*fetched.notes, *own.notes))
+    return Payload(groups=groups, wheels=fetched, parts={**wheels.sizes(fetched.folder), **weighed}, as_is=own)
 
 
 def serving_files() -> dict[str, Path]:
@@ -73,24 +142,30 @@ def model_files(parity: ParityReport) -> tuple[Path, ...]:
     return paths
 
 
-def fetch(
-    parity: ParityReport, others: tuple[str, ...], options: PackageOptions, previous: Path, note: Note
-) -> wheels.Wheels:
-    """Return the wheels that run the model: the runtime that verified it where possible, and `others`.
-
-    `previous` is the lock of the packaging before, which is followed where it is about the same wheels.
-    """
+def _fetch(parity: ParityReport, options: PackageOptions, shape: Shape, note: Note) -> wheels.Wheels:
+    """Return the wheels that run the model: the runtime that verified it where possible, and the libraries."""
     adapter = parity.converted.adapter_path
     proven = adapters.requires(adapter) if adapter else ()
-    used = {name: parity.tools.get(name) or extras.version(name) for name in (*_PINNED, *proven)}
+    runtimes = _RUNTIMES[parity.converted.format]
+    used = {name: parity.tools.get(name) or extras.version(name) for name in (*runtimes, *proven)}
     pins = {name: f"{name}=={version}" if version else name for name, version in used.items()}
     choices = (
-        tuple(pins.values()) + others,
-        (pins["onnxruntime"], "numpy", *proven, *others),
-        (*_PINNED, *proven, *others),
+        tuple(pins.values()) + shape.libraries,
+        (pins[runtimes[0]], *runtimes[1:], *proven, *shape.libraries),
+        (*runtimes, *proven, *shape.libraries),
     )
-    lock = previous.read_text(encoding="utf-8") if previous.is_file() else ""
+    lock = shape.lock.read_text(encoding="utf-8") if shape.lock.is_file() else ""
     return wheels.fetch(tuple(dict.fromkeys(choices)), options.python, options.platform, lock, note)
+
+
+def label(known: object) -> str:
+    """Return a class as one line of text."""
+    return " ".join(str(known).split()) if isinstance(known, str) else json.dumps(known)
+
+
+def labels(parity: ParityReport) -> bytes:
+    """Return the classes, one a line, in the order of the probabilities; b"" where there are none."""
+    return "".join(f"{label(known)}\n" for known in parity.converted.classes).encode("utf-8", "replace")
 
 
 def copy(files: Mapping[str, Path], into: Path) -> None:
@@ -107,8 +182,11 @@ def copy(files: Mapping[str, Path], into: Path) -> None:
         Path(top).chmod(0o755)
 
 
-def manifest(parity: ParityReport, files: Mapping[str, Path]) -> str:
-    """Return the text of `manifest.json`: which model this is, and the sha256 of every file beside it."""
+def manifest(parity: ParityReport, files: Mapping[str, Path], pickle: Mapping[str, Any] | None = None) -> str:
+    """Return the text of `manifest.json`: which model this is, and the sha256 of every file beside it.
+
+    `pickle` is the payload's: what loading the model would run.
+    """
     source = parity.source
     content = {
         "schema": 1,
@@ -117,14 +195,15 @@ def manifest(parity: ParityReport, files: Mapping[str, Path]) -> str:
         "run_id": source.run_id,
         "source_sha256": source.digest,
         "modelrel": __version__,
+        **({"pickle": pickle} if pickle else {}),
         "files": {name: archive.sha256(files[name]) for name in sorted(files)},
     }
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
 def slug(text: str, fallback: str = "model") -> str:
-    """Return `text` as registries and file systems take it: lower-case ASCII letters, digits and single dashes."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or fallback
+    """Return `text` as registries and file systems take it: at most 100 lower-case letters, digits, single dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:100].rstrip("-") or fallback
 
 
 def version_slug(parity: ParityReport) -> str:

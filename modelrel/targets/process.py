@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import os
 import shutil
 import signal
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import Final
+from typing import IO, Any, Final, Protocol
 
 from modelrel.errors import Refused
 from modelrel.targets.delivery import Response, Running, Send
@@ -51,6 +52,17 @@ class Program:
         }
 
 
+class Command(Protocol):
+    """What `started` needs to know of a program: its command line, and its variables when it runs in a folder."""
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The command line."""
+
+    def environment(self, folder: PurePath) -> dict[str, str]:
+        """Return the variables it sees."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
     """A started program: how, at which `time.perf_counter()`, and what it can be asked.
@@ -66,7 +78,7 @@ class Started:
 
 
 @contextmanager
-def started(folder: Path, program: Program, log: Path, *, talks: bool = False) -> Iterator[subprocess.Popen[bytes]]:
+def started(folder: Path, program: Command, log: Path, *, talks: bool = False) -> Iterator[subprocess.Popen[bytes]]:
     """Run a program in `folder`, and end it and its children when the block ends.
 
     None of our variables reach it. `talks`: its input and output are pipes, and only its errors go to the log.
@@ -197,6 +209,31 @@ def free_port() -> int:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
         return port
+
+
+def asked(process: subprocess.Popen[bytes], request: Mapping[str, Any], log: Path) -> Mapping[str, Any]:
+    """Return what a program answers, a line of JSON for a line of JSON; raises `Refused` where no answer comes."""
+    given, taken = _pipe(process.stdin), _pipe(process.stdout)
+    try:
+        given.write(json.dumps(request).encode() + b"\n")
+        given.flush()
+        line = taken.readline()
+    except BrokenPipeError:
+        line = b""
+    if not line:
+        raise ended(f"exit code {process.wait()}", tail(log))
+    try:
+        said = json.loads(line)
+    except ValueError:
+        said = None
+    if not isinstance(said, dict):
+        raise Refused(f"the packaged script answered {line[:200]!r}", "It must be one JSON object a line.")
+    return said
+
+
+def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
+    assert pipe is not None  # a program that talks has both
+    return pipe
 
 
 def tail(log: Path) -> str:

@@ -100,6 +100,13 @@ class Golden:
             return Request("POST", "/invocations", JSON, _dumps({"dataframe_split": frame}))
         return Request("POST", "/invocations", JSON, _dumps({"inputs": plain}))
 
+    def instances(self, path: str) -> Request:
+        """Return the rows as Vertex AI sends them to its prediction route: an object for each."""
+        rows = [dict(zip(self.inputs, row, strict=True)) for row in zip(*self.plain().values(), strict=True)]
+        if self.columns:
+            rows = [{name: value[0] for name, value in row.items()} for row in rows]
+        return Request("POST", path, JSON, _dumps({"instances": rows}))
+
     def plain(self) -> dict[str, Any]:
         """Return the rows as name -> nested lists."""
         return {name: tensors.plain(array) for name, array in self.inputs.items()}
@@ -120,15 +127,18 @@ class Golden:
         """Return inputs that must be refused, by what is wrong with them."""
         good = self.take(slice(0, 1)).plain()
         first = self.specs[0].name
-        return {
-            "an input that is missing": {name: values for name, values in good.items() if name != first},
+        # an optional column of floats may be left out: it is NaN
+        needed = [spec.name for spec in self.specs if spec.required or not spec.datatype.startswith("FP")]
+        lacking: dict[str, dict[str, Any]] = {}
+        if needed:
+            lacking["an input that is missing"] = {name: good[name] for name in good if name != needed[0]}
+        other: object = {} if self.specs[0].datatype == "BYTES" else "not a number"
+        wrong: dict[str, dict[str, Any]] = {
             "an unknown input": {**good, f"no {first}": good[first]},
-            "values of another type": {
-                **good,
-                first: [[{}]] if self.specs[0].datatype == "BYTES" else [["not a number"]],
-            },
+            "values of another type": {**good, first: [[other]]},
             "a shape that does not fit": {**good, first: [[[good[first]]]]},
         }
+        return lacking | wrong
 
     @property
     def path(self) -> str:
@@ -149,9 +159,9 @@ class Golden:
             worst = max(worst, self._judge(name, expected, given[name].get("data")))
         return worst
 
-    def judge_invocation(self, response: Response) -> float:
+    def judge_invocation(self, response: Response, path: str = "/invocations") -> float:
         """Return the largest absolute error of MLflow's form of answer; raises `Refused` where it is wrong."""
-        content = _accepted(response, "/invocations")
+        content = _accepted(response, path)
         return self._judge(self.predict, self.outputs[self.predict], content.get("predictions"))
 
     def _judge(self, name: str, expected: Array, data: object) -> float:

@@ -1,6 +1,6 @@
 """A small Lambda Runtime API: what AWS's own runtime client (`awslambdaric`) talks to, so that it runs here unchanged.
 
-Source: AWS, "Using the Lambda runtime API" (2018-06-01).
+Sources: AWS, "Using the Lambda runtime API" (2018-06-01), "Lambda SnapStart runtime hooks", "Lambda quotas".
 """
 
 from __future__ import annotations
@@ -11,16 +11,22 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Final, NamedTuple
 
 from modelrel.errors import Refused
 
 TIMEOUT_S: Final = 60.0
+LIMIT: Final = 6 * 1024 * 1024
+"""Bytes of an event, and of a result, that Lambda passes on."""
+
 _BASE: Final = "/2018-06-01/runtime"
 _ARN: Final = "arn:aws:lambda:us-east-1:123456789012:function:model"
 _POLL_S: Final = 0.25
+_TOO_LARGE: Final = json.dumps(
+    {"errorType": "Function.ResponseSizeTooLarge", "errorMessage": f"the result has more than {LIMIT} bytes"}
+).encode()
 
 
 class Result(NamedTuple):
@@ -41,6 +47,7 @@ class RuntimeApi:
         self.events: queue.Queue[tuple[str, bytes]] = queue.Queue()
         self.results: dict[str, queue.Queue[Result]] = {}
         self.closed = threading.Event()
+        self.restored = threading.Event()
 
     def invoke(self, event: bytes, exit_code: Callable[[], int | None]) -> Result:
         """Hand an event to the function; return its result.
@@ -99,8 +106,17 @@ class _Exchange(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the name is the base class's
         """Keep quiet: the standard library would write to our stderr."""
 
+    def handle(self) -> None:
+        """Take requests until the runtime client goes; being ended, it does not say goodbye."""
+        with suppress(ConnectionError):
+            super().handle()
+
     def do_GET(self) -> None:
-        """Give the next event, as soon as there is one."""
+        """Give the next event, as soon as there is one; a snapshot is restored as soon as it could be taken."""
+        if self.path == f"{_BASE}/restore/next":
+            self.api.restored.set()
+            self._reply(200, b"", {})
+            return
         if self.path != f"{_BASE}/invocation/next":
             self._reply(404, b"{}", {})
             return
@@ -117,12 +133,16 @@ class _Exchange(BaseHTTPRequestHandler):
         """Take a result, or the reason why the function could not start."""
         body = self._body()
         parts = self.path.removeprefix(f"{_BASE}/").split("/")
-        if parts == ["init", "error"]:
+        if parts in (["init", "error"], ["restore", "error"]):
             self.api.close(_told(body))
         elif len(parts) == 3 and parts[0] == "invocation" and parts[2] in ("response", "error"):
             waiting = self.api.results.get(parts[1])
+            fits = len(body) <= LIMIT
             if waiting is not None:
-                waiting.put(Result(parts[2] == "response", body))
+                waiting.put(Result(parts[2] == "response", body) if fits else Result(False, _TOO_LARGE))
+            if not fits:
+                self._reply(413, _TOO_LARGE, {})
+                return
         else:
             self._reply(404, b"{}", {})
             return

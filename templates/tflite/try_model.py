@@ -3,6 +3,7 @@
     python try_model.py              # the golden rows that came with it, compared with what they must give
     python try_model.py ROWS.json    # {"inputs": {"NAME": [...]}}: prints {"outputs": {"NAME": [...]}}
     python try_model.py --lines      # the same, a line in and a line out, until the input ends
+    python try_model.py --of int8    # before any of these: the copy in that folder, where there is one
 """
 
 import json
@@ -18,18 +19,19 @@ KINDS = {"FP32": "float32", "INT64": "int64", "INT32": "int32", "INT16": "int16"
 
 
 class Model:
-    """The model beside this file; `modelrel.json` says what goes in and out."""
+    """The model in a folder; `modelrel.json` there says what goes in and out."""
 
-    def __init__(self):
-        self.said = json.loads((HERE / "modelrel.json").read_text(encoding="utf-8"))
-        self._interpreter = Interpreter(model_path=str(HERE / self.said["file"]), num_threads=1)
+    def __init__(self, folder):
+        self.folder = folder
+        self.said = json.loads((folder / "modelrel.json").read_text(encoding="utf-8"))
+        self._interpreter = Interpreter(model_path=str(folder / self.said["file"]), num_threads=1)
         self._run = self._interpreter.get_signature_runner("serving_default")
         self._adapter = None
         if self.said.get("adapter"):
             sys.path.insert(0, str(HERE))
             import adapters  # the folder beside this file
 
-            self._adapter = adapters.load(HERE / self.said["adapter"])
+            self._adapter = adapters.load(folder / self.said["adapter"])
 
     def answer(self, inputs):
         """Return name -> array for name -> nested lists; a number that is None is a gap."""
@@ -104,7 +106,7 @@ def lines(model):
 
 def golden(model):
     """Compare the golden rows; return the sentence and whether all is well."""
-    content = json.loads((HERE / model.said["golden"]).read_text(encoding="utf-8"))
+    content = json.loads((model.folder / model.said["golden"]).read_text(encoding="utf-8"))
     found = model.answer(content["inputs"])
     worst, wrong = 0.0, []
     # A number of a quantized model may be the next one on another machine.
@@ -125,11 +127,14 @@ def golden(model):
 
 def main():
     """Do what the command line says."""
-    model = Model()
-    if sys.argv[1:] == ["--lines"]:
+    words = sys.argv[1:]
+    folder = HERE / words[1] if words[:1] == ["--of"] else HERE
+    words = words[2:] if words[:1] == ["--of"] else words
+    model = Model(folder)
+    if words == ["--lines"]:
         lines(model)
-    elif sys.argv[1:]:
-        content = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    elif words:
+        content = json.loads(Path(words[0]).read_text(encoding="utf-8"))
         print(json.dumps({"outputs": model.answer(content["inputs"])}))
     else:
         sentence, right = golden(model)

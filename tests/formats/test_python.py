@@ -155,3 +155,24 @@ def test_its_process_ends_when_nobody_needs_it(packed: ConvertedModel) -> None:
     del predict
     gc.collect()
     assert not any(psutil.pid_exists(pid) for pid in started)
+
+
+def test_the_limits_of_a_verification_are_those_of_the_packed_model_too(
+    packed: ConvertedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = []
+    load = python.load
+
+    def seen(path: Path, *limits: object) -> object:
+        given.append(limits)
+        return load(path, *limits)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(python, "load", seen)
+    verify(packed, VerifyOptions(rows=20, budget=1, seconds=77.0, memory_bytes=2**32, env="current"))
+    assert given == [(77.0, 2**32, "current")]
+
+
+def test_a_packed_model_that_takes_too_long_is_refused(packed: ConvertedModel) -> None:
+    predict = python.load(packed.path, 0.01, 0, "current")
+    with pytest.raises(Refused, match=r"loading the model took longer than 0\.01 seconds"):
+        predict({"input": ROWS[:2]})

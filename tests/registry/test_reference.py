@@ -69,3 +69,9 @@ def test_a_folder_without_an_mlmodel_file_is_refused(tmp_path: Path, made: bool)
 )
 def test_the_release_folder_of_any_name_stays_in_dist(name: str, folder: str) -> None:
     assert folder_name(name, "7") == folder
+
+
+def test_a_name_of_any_length_has_a_folder_of_its_own() -> None:
+    first, second = folder_name("模" * 256, "7"), folder_name("模" * 255 + "x", "7")
+    assert first != second
+    assert all(len(name.encode()) <= 255 for name in (first, second))

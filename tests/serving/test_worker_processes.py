@@ -29,7 +29,7 @@ from modelrel.serving import BrokenModel, Model, load_model
 from modelrel.serving.answers import Refused
 from modelrel.serving.model import InferenceFailed
 from modelrel.serving.runtimes import Means, worker
-from modelrel.serving.runtimes.processes import Processes
+from modelrel.serving.runtimes.processes import Processes, Start
 from modelrel.serving.runtimes.python import _interpreter as interpreter_of
 from modelrel.serving.runtimes.unpacking import Place, unpack
 from tests.models import logged
@@ -209,9 +209,35 @@ def test_a_model_that_cannot_be_loaded_again_is_refused_until_it_can(odd_dir: Pa
 
 
 def test_an_interpreter_is_that_of_the_model_or_of_all_or_of_the_server() -> None:
-    assert interpreter_of("odd", ()) == sys.executable
-    assert interpreter_of("odd", ("/a/python", "even=/b/python")) == "/a/python"
-    assert interpreter_of("odd", ("odd=/b/python", "/a/python")) == "/b/python"
+    assert interpreter_of("odd", ()) == (sys.executable, "")
+    assert interpreter_of("odd", ("/a/python", "even=/b/python")) == ("/a/python", "")
+    assert interpreter_of("odd", ("odd=/b/python", "/a/python")) == ("/b/python", "")
+
+
+def test_a_folder_of_packages_is_seen_by_the_servers_own_interpreter(tmp_path: Path) -> None:
+    assert interpreter_of("odd", (str(tmp_path),)) == (sys.executable, str(tmp_path))
+    assert interpreter_of("odd", (f"odd={tmp_path}", "/a/python")) == (sys.executable, str(tmp_path))
+
+
+def test_a_worker_with_a_folder_of_packages_sees_no_others(tmp_path: Path) -> None:
+    installed = Path(np.__file__).parents[1]
+    for name in ("numpy", "numpy.libs"):
+        (tmp_path / name).symlink_to(installed / name)
+    (tmp_path / "more.pth").write_text("extra\n")
+    (tmp_path / "extra").mkdir()
+    (tmp_path / "extra/odd_program.py").write_text(
+        "import sys\nclass Served:\n    def __init__(self, asked):\n        raise ValueError('|'.join(sys.path))\n"
+    )
+    start = Start(sys.executable, tmp_path, {}, 1, program="odd_program", packages=str(tmp_path))
+    running = Processes(start, 1, "odd")
+    try:
+        kind, _, said = running.wait().partition(": ")
+    finally:
+        running.close()
+    assert kind == "ValueError"
+    seen = [Path(place) for place in said.split("|")]
+    assert {tmp_path, tmp_path / "extra"} <= set(seen)
+    assert not [place for place in seen if place.name in ("site-packages", "dist-packages")]
 
 
 @pytest.mark.slow

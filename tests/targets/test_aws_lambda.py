@@ -17,12 +17,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 from modelrel import wheels
 from modelrel.delivered import Package
 from modelrel.errors import Invalid
-from modelrel.targets import aws_lambda, events, function
+from modelrel.steps.package import checked
+from modelrel.targets import aws_lambda, events, function, runtime_api
 from modelrel.targets.delivery import Running
 from modelrel.targets.questions import Golden
 from modelrel.values import PackageOptions
@@ -56,12 +58,12 @@ def unpacked() -> Path:
     return folder
 
 
-def called(*sent: object) -> list[Any]:
+def called(*sent: object, script: str = CALL, **variables: str) -> list[Any]:
     """Call the handler itself in the function's Python; return results and errors."""
     python = function.interpreters.find(package().python)
     done = subprocess.run(
-        [str(python), "-S", "-s", "-c", CALL, str(unpacked())],
-        input=json.dumps(sent), capture_output=True, text=True, check=False, env={"PATH": os.defpath},
+        [str(python), "-S", "-s", "-c", script, str(unpacked())],
+        input=json.dumps(sent), capture_output=True, text=True, check=False, env={"PATH": os.defpath, **variables},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     results: list[Any] = json.loads(done.stdout)
@@ -80,10 +82,6 @@ def golden() -> Golden:
 
 def ping(**changed: object) -> dict[str, Any]:
     return events.http_api("GET", "/ping", {}, b"") | changed
-
-
-def test_the_zip_is_below_45_mb() -> None:
-    assert package().size < 45_000_000
 
 
 def test_it_unpacks_to_below_100_mb() -> None:
@@ -112,23 +110,7 @@ def test_a_python_that_lambda_has_not_is_an_error_of_the_command() -> None:
 
 def test_a_base_image_makes_no_sense_for_a_zip() -> None:
     with pytest.raises(Invalid, match="--base-image"):
-        aws_lambda.options(PackageOptions(base_image="python:3.13-slim"))
-
-
-def test_the_sam_template_is_accepted_by_cfn_lint() -> None:
-    template = package().folder / "onnx" / "lambda" / "template.yaml"
-    program = Path(sys.executable).with_name("cfn-lint")
-    found = str(program) if program.is_file() else shutil.which("cfn-lint")
-    if not found:
-        tiny.absent("lambda", "cfn-lint is not installed")
-    done = subprocess.run([str(found), str(template)], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
-
-
-def test_the_sam_template_deploys_the_zip_beside_it() -> None:
-    text = (package().folder / "onnx" / "lambda" / "template.yaml").read_text()
-    assert f"CodeUri: ./{Path(package().artifact).name}\n" in text
-    assert f"Runtime: python{package().python}\n" in text
+        checked("lambda", PackageOptions(base_image="python:3.13-slim"))
 
 
 pytestmark = pytest.mark.lambda_runtime
@@ -177,6 +159,117 @@ def test_an_answer_beyond_what_lambda_passes_on_is_413() -> None:
     result = called(events.http_api(*many.infer()))[0]["result"]
     assert result["statusCode"] == 413
     assert "larger than AWS Lambda passes on" in json.loads(result["body"])["error"]
+
+
+def test_a_direct_answer_beyond_what_lambda_passes_on_is_an_error_of_the_function() -> None:
+    (found,) = called(json.loads(golden().take([1] * 160_000).infer().body))
+    assert found["error"] == "AnswerTooLarge"
+    assert "larger than AWS Lambda passes on" in found["message"]
+
+
+def test_an_answer_is_measured_as_it_will_be_sent() -> None:
+    # 3 MB of text in which each character becomes six where all that is not ASCII is escaped
+    script = CALL.replace("from handler import handler", "import handler as module\nfrom handler import handler")
+    script = script.replace(
+        "handler(event, None)", "module.http_response({'requestContext': {}}, 200, {}, event.encode())"
+    )
+    few, many = ("ü" * 1_000_000, "ü" * 1_100_000)
+    found = called(few, many, script=script)
+    assert [one["result"]["statusCode"] for one in found] == [200, 413]
+
+
+@pytest.mark.parametrize(
+    ("path", "form"),
+    [
+        ("/v2/models/churn/infer", None),
+        ("/invocations", "dataframe_split"),
+        ("/v1/models/churn:predict", "instances"),
+    ],
+)
+def test_nan_and_infinity_are_null_whatever_the_protocol(path: str, form: str | None, tmp_path: Path) -> None:
+    rows = [["pro", -1.0, 0.0], ["free", 0.0, 1.0]]
+    if form is None:
+        event: dict[str, Any] = {
+            "inputs": [
+                {"name": spec.name, "datatype": spec.datatype, "shape": [2, 1], "data": [row[at] for row in rows]}
+                for at, spec in enumerate(tiny.INPUTS)
+            ]
+        }
+    elif form == "instances":
+        event = {"instances": [dict(zip(("plan", "calls", "bill"), row, strict=True)) for row in rows]}
+    else:
+        event = {form: {"columns": ["plan", "calls", "bill"], "data": rows}}
+    http = events.http_api("POST", path, JSON, json.dumps(event).encode())
+    sent = [http] if form == "instances" else [http, event]
+    for one in called(*sent, MODELREL_MODEL_DIR=str(undefined(tmp_path))):
+        result = one["result"]
+        text = result["body"] if "statusCode" in result else json.dumps(result)
+        assert "error" not in text
+        assert None in numbers(json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is no JSON")))
+
+
+def numbers(value: Any) -> list[Any]:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return [value] if inner is None else [leaf for one in inner for leaf in numbers(one)]
+
+
+def undefined(folder: Path) -> Path:
+    """Return a model folder whose probabilities are log(calls) and 1 / bill: NaN, -inf, inf."""
+    model = onnx.parser.parse_model("""
+        <ir_version: 9, opset_import: ["" : 18]>
+        g (string[N, 1] plan, float[N, 1] calls, double[N, 1] bill) => (string[N] label, float[N, 2] probabilities)
+        <int64[1] flat = {-1}>
+        { label = Reshape(plan, flat) a = Log(calls) b = Cast<to = 1>(bill) c = Reciprocal(b)
+          probabilities = Concat<axis = 1>(a, c) }""")
+    onnx.save(model, str(folder / "model.onnx"))
+    known = json.loads((unpacked() / "model" / "modelrel.json").read_text())
+    said = {**known, "predict": "probabilities", "classes": []}
+    (folder / "modelrel.json").write_text(json.dumps(said))
+    shutil.copy(unpacked() / "model" / "golden.json", folder)
+    return folder
+
+
+def test_an_event_beyond_what_lambda_takes_is_413_and_never_reaches_the_function() -> None:
+    large = json.dumps({"inputs": "a" * 6_300_000}).encode()
+    with running() as started:
+        assert started.send("POST", golden().path, JSON, large).status == 413
+        assert started.shapes["direct invocation"]("POST", golden().path, JSON, large).status == 413
+        assert started.send("GET", "/ping", {}, b"").status == 200
+
+
+def test_a_result_that_lambda_would_not_pass_on_is_an_error_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime_api, "LIMIT", 20)
+    with running() as started:
+        answer = started.send("GET", "/v2/health/ready", {}, b"")
+    assert (answer.status, b"ResponseSizeTooLarge" in answer.body) == (502, True)
+
+
+def test_after_a_restore_from_a_snapshot_it_draws_other_numbers() -> None:
+    script = """
+import json, random, sys, types
+hooks = {"before": [], "after": []}
+sys.modules["snapshot_restore_py"] = types.SimpleNamespace(
+    register_before_snapshot=hooks["before"].append, register_after_restore=hooks["after"].append)
+sys.path.insert(0, sys.argv[1])
+import handler
+for hook in hooks["before"]:
+    hook()
+kept, drawn = random.getstate(), []
+for environment in range(2):
+    random.setstate(kept)
+    for hook in hooks["after"]:
+        hook()
+    drawn.append(random.random())
+print(json.dumps([len(hooks["before"]), len(hooks["after"]), *drawn]))
+"""
+    before, after, first, second = called(script=script)
+    assert (before, after) == (1, 1)
+    assert first != second
+
+
+def test_the_runtime_client_answers_after_a_restore_from_a_snapshot() -> None:
+    with running() as started:
+        assert [check.name for check in started.examined()] == ["after a restore from a snapshot"]
 
 
 def test_a_direct_invocation_takes_mlflows_forms() -> None:

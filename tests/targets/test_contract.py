@@ -8,6 +8,7 @@ import pytest
 
 from modelrel import archive, extras, render
 from modelrel.errors import Invalid
+from modelrel.steps.package import checked
 from modelrel.targets import TARGETS
 from modelrel.values import PackageOptions
 from tests.targets import tiny
@@ -36,21 +37,20 @@ def test_its_defaults_are_filled_in(target: str) -> None:
 @EACH
 def test_filling_in_defaults_twice_changes_nothing(target: str) -> None:
     chosen = TARGETS[target].options(PackageOptions())
-    if target != "lambda":
-        assert TARGETS[target].options(chosen) == chosen
+    assert TARGETS[target].options(chosen) == chosen
 
 
 @EACH
 @pytest.mark.parametrize("options", [{"platform": "linux/riscv64"}, {"platform": "amd64"}, {"python": "3"}])
 def test_what_it_cannot_do_is_an_error_of_the_command(target: str, options: dict[str, str]) -> None:
     with pytest.raises(Invalid):
-        TARGETS[target].options(PackageOptions(**options))
+        checked(target, PackageOptions(**options))
 
 
 @EACH
 def test_every_file_is_recorded_with_its_digest(target: str) -> None:
     package = tiny.delivered(target)
-    top = package.folder / TARGETS[target].FORMAT / target
+    top = package.folder / TARGETS[target].FORMATS[0] / target
     assert {file.path: file.sha256 for file in package.files} == {
         path.relative_to(package.folder).as_posix(): archive.sha256(path) for path in archive.walk(top)
     }
@@ -59,13 +59,18 @@ def test_every_file_is_recorded_with_its_digest(target: str) -> None:
 @EACH
 def test_the_artifact_is_in_its_folder(target: str) -> None:
     package = tiny.delivered(target)
-    assert Path(package.artifact).parent == Path(TARGETS[target].FORMAT, target)
+    assert Path(package.artifact).parent == Path(TARGETS[target].FORMATS[0], target)
     assert (package.folder / package.artifact).exists()
 
 
 @EACH
 def test_the_parts_are_weighed(target: str) -> None:
-    expected = {"model"} if target == "tflite" else {"onnxruntime", "numpy", "serving", "model"}
+    carries = (
+        {"onnxruntime", "numpy", "serving", "model"}
+        if target in ("docker", "oci", "lambda", "lambda-image")
+        else {"model"}
+    )
+    expected = {"files"} if TARGETS[target].IMAGES else carries
     assert expected <= tiny.delivered(target).parts.keys()
 
 

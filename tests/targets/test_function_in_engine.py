@@ -200,8 +200,12 @@ def test_a_network_that_is_not_this_machines_is_not_the_models_fault(
     elsewhere: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # a Runtime API that nobody reaches, as from within Docker Desktop's virtual machine
-    variables = function._variables
-    monkeypatch.setattr(function, "_variables", lambda package, task, _: variables(package, task, "127.0.0.1:9"))
+    ours = function.variables
+    monkeypatch.setattr(
+        function,
+        "variables",
+        lambda execution, task, _, restores: ours(execution, task, "127.0.0.1:9", restores=restores),
+    )
     with pytest.raises(Unavailable, match="does not reach the Runtime API") as caught, running() as started:
         started.send("GET", "/ping", {}, b"")
     assert "host networking" in caught.value.hint

@@ -20,10 +20,9 @@ from sklearn.preprocessing import OneHotEncoder
 from modelrel.delivered import Package
 from modelrel.errors import Invalid, Refused
 from modelrel.steps.convert import convert
-from modelrel.steps.package import package
+from modelrel.steps.package import checked, package
 from modelrel.steps.smoke import smoke
 from modelrel.steps.verify import verify
-from modelrel.targets import tflite
 from modelrel.values import ConvertOptions, PackageOptions, VerifyOptions
 from tests.formats.texts import classes, frame
 from tests.models import logged
@@ -49,7 +48,8 @@ def run(folder: Path, *words: str, given: str = "") -> subprocess.CompletedProce
 
 def test_the_folder_holds_the_model_its_labels_and_how_to_try_it(delivered: Package, folder: Path) -> None:
     names = {path.name for path in folder.iterdir()} - {"Package.json"}
-    assert names == {"model.tflite", "labels.txt", "golden.json", "modelrel.json", "README.md", "try_model.py"}
+    told = {"README.md", "sbom.cdx.json", "try_model.py"}
+    assert names == {"model.tflite", "labels.txt", "golden.json", "modelrel.json"} | told
     assert (folder / "labels.txt").read_text(encoding="utf-8").splitlines() == list(delivered.converted.classes)
     text = (folder / "README.md").read_text(encoding="utf-8")
     assert "labels.txt" in text
@@ -143,4 +143,4 @@ def test_smoke_refuses_a_model_that_answers_otherwise(delivered: Package, tmp_pa
 )
 def test_what_is_about_images_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(Invalid):
-        tflite.options(PackageOptions(**options))
+        checked("tflite", PackageOptions(**options))

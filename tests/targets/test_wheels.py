@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from modelrel import archive, interpreters, wheels
+from modelrel import archive, complaints, interpreters, wheels
 from modelrel.errors import Invalid, Refused, Unavailable
 
 WANTED = (("flatbuffers", "httptools"),)
@@ -136,7 +136,7 @@ def test_a_python_that_is_none_is_an_error_of_the_command(python: str) -> None:
 
 def test_the_essential_line_has_no_warnings_and_no_hints() -> None:
     stderr = "warning: old\n  × No solution found:\n  ╰─▶ Because a\n      is gone.\n\nhint: do this\n"
-    assert wheels.essential(stderr) == "No solution found: Because a is gone"
+    assert complaints.essential(stderr) == "No solution found: Because a is gone"
 
 
 def test_the_interpreter_that_runs_this_is_found() -> None:

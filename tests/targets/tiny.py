@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import io
 import json
 import os
 import shutil
+import tarfile
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,9 +45,12 @@ from modelrel.values import (
     VerifyOptions,
 )
 from tests.models import logged
+from tests.oci import made
 
 BASE = os.environ.get("MODELREL_TEST_BASE_IMAGE", "")
 REQUIRED = os.environ.get("MODELREL_TEST_REQUIRE", "").split(",")
+DEPLOYED = f"registry.example/models/churn@sha256:{'5eed' * 16}"
+"""The image that deploy files name where a test does not care which."""
 
 INPUTS = (
     TensorSpec(name="plan", datatype="BYTES", shape=(-1, 1)),
@@ -160,6 +165,47 @@ def remember(parity: ParityReport, **changes: object) -> ParityReport:
 
 
 @cache
+def saved_base() -> Path:
+    """Return the base image of the engine tests as `docker save` writes it."""
+    path = place() / "saved.tar"
+    with engine() as client, path.open("wb") as stream:
+        for chunk in client.images.get(base_image()).save(named=True):
+            stream.write(chunk)
+    return path
+
+
+def tool(name: str) -> str:
+    """Return a program that tests ask for a judgement; without it the test is skipped, or fails in CI."""
+    return shutil.which(name) or absent(name, f"{name} is not installed here")
+
+
+def unpacked(image: Path, into: Path, platform: str = "linux/amd64") -> Path:
+    """Unpack the layers of an image in a tar, one over the other, by Python's own tarfile; return the folder."""
+    with tarfile.open(image) as tar:
+
+        def content(name: str) -> bytes:
+            found = tar.extractfile(name)
+            assert found is not None
+            return found.read()
+
+        def blob(part: dict[str, Any]) -> bytes:
+            return content(f"blobs/{part['digest'].replace(':', '/')}")
+
+        listed = json.loads(content("index.json"))["manifests"]
+        manifest = json.loads(blob(listed[0]))
+        if "manifests" in manifest:
+            chosen = platform.split("/")[1]
+            manifest = json.loads(
+                blob(next(one for one in manifest["manifests"] if one["platform"]["architecture"] == chosen))
+            )
+        for part in manifest["layers"]:
+            with tarfile.open(fileobj=io.BytesIO(blob(part))) as layer:
+                entries = [entry for entry in layer if entry.isreg() or entry.isdir()]
+                layer.extractall(into, entries, filter="data")
+    return into
+
+
+@cache
 def place() -> Path:
     """Return a folder for what many tests of this run share."""
     folder = Path(tempfile.mkdtemp(prefix="modelrel-test-"))
@@ -171,16 +217,28 @@ def place() -> Path:
 def delivered(target: str, *, image: bool = False, python: str = "") -> Package:
     """Return the small model, packaged (once per run); `image` asks for one built on the base image."""
     # the skip for a missing engine comes before anything is laid out
-    options = image_options() if image else PackageOptions(render_only=True, python=python)
+    options = image_options() if image else offered(target, render_only=True, python=python, image=DEPLOYED)
     folder = place() / f"{target}-{image}-{python}"
-    if TARGETS[target].FORMAT == "tflite":
-        return package(fitting(target, folder), target, PackageOptions())
-    return package(verified(folder), target, options)
+    return package(fitting(target, folder), target, options)
+
+
+def offered(target: str, **wanted: Any) -> PackageOptions:
+    """Return those of the options that a target takes; what writes an image builds on one that is at hand."""
+    takes = TARGETS[target].OPTIONS
+    if "base_image" in takes and not ("render_only" in takes and wanted.get("render_only")):
+        wanted = {"base_image": str(made_base()), **wanted}
+    return PackageOptions(**{name: value for name, value in wanted.items() if name in takes})
+
+
+@cache
+def made_base() -> Path:
+    """Return the layout of a small base image for both processors, with nothing that runs in it."""
+    return made.base(place() / "base")
 
 
 def fitting(target: str, folder: Path) -> ParityReport:
     """Return a small verified model in the format that a target delivers, laid out in `folder`."""
-    if TARGETS[target].FORMAT == "onnx":
+    if TARGETS[target].FORMATS[0] == "onnx":
         return verified(folder)
     made = phone()
     shutil.copytree(made.source.folder, folder)
@@ -190,9 +248,7 @@ def fitting(target: str, folder: Path) -> ParityReport:
 
 def plain(target: str) -> PackageOptions:
     """Return options that leave nothing to this machine."""
-    if TARGETS[target].FORMAT == "tflite":
-        return PackageOptions()
-    return PackageOptions(render_only=True, platform="linux/amd64", python="3.13")
+    return offered(target, render_only=True, platform="linux/amd64", python="3.13", image=DEPLOYED)
 
 
 @cache

@@ -52,7 +52,8 @@ class ModelRaised(Exception):
 class Start(NamedTuple):
     """How a worker is started: the interpreter, the folder for its files, its first message, threads for libraries.
 
-    ``program`` is the module beside ``worker`` that computes, "" for ``worker`` itself.
+    ``program`` is the module beside ``worker`` that computes, "" for ``worker`` itself. ``packages`` is the folder of
+    packages that it sees, and no others, "" for those of the interpreter.
     """
 
     python: str
@@ -60,6 +61,7 @@ class Start(NamedTuple):
     asked: Mapping[str, Any]
     threads: int
     program: str = ""
+    packages: str = ""
 
 
 class _Process:
@@ -70,9 +72,10 @@ class _Process:
         self._lock = threading.Lock()
         self._channel, other = socket.socketpair()
         self._home = home = Path(tempfile.mkdtemp(dir=start.home))
+        bare = ("-S", "-s") if start.packages else ()
         try:
             self._popen = subprocess.Popen(
-                [start.python, worker.__file__, str(other.fileno()), str(os.getpid()), start.program],
+                [start.python, *bare, worker.__file__, str(other.fileno()), str(os.getpid()), start.program],
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # what the model prints is for the operator
                 cwd=home,
@@ -302,7 +305,9 @@ class Processes:
 def _environment(home: Path, start: Start) -> dict[str, str]:
     """Return the variables of a worker: few of the server's, and a home of its own."""
     kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    if start.python == sys.executable and "PYTHONPATH" in os.environ:
+    if start.packages:
+        kept["PYTHONPATH"] = start.packages
+    elif start.python == sys.executable and "PYTHONPATH" in os.environ:
         kept["PYTHONPATH"] = os.environ["PYTHONPATH"]  # its own libraries may lie there
     private = {name: str(home) for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME", "MPLCONFIGDIR")}
     threads = {"OMP_NUM_THREADS": str(start.threads)}

@@ -18,6 +18,7 @@ import math
 import os
 import resource
 import signal
+import site
 import socket
 import struct
 import sys
@@ -327,6 +328,9 @@ def main() -> None:
 
     The arguments are its number, the server's process, and the file here whose ``Served`` answers ("" for this one).
     """
+    if sys.flags.no_site:  # a folder of packages is all there is: what the interpreter does for its own is done for it
+        site.addsitedir(os.environ["PYTHONPATH"])
+        site.setquit()
     here = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120
     # A script's folder comes first where modules are looked for, and this one has an onnx.py: it is there for the
     # server's own file alone.
