@@ -87,6 +87,7 @@ def options(asked: Sequence[str], given: Mapping[str, Any]) -> dict[str, Package
     from modelrel.steps import package as step
     from modelrel.targets import TARGETS
 
+    given = {**given, "set": _set(asked, given["set"])} if "set" in given else given
     found = {}
     for target in asked:
         takes = {option.name: option for option in OPTIONS if _takes(target, option)}
@@ -133,7 +134,7 @@ def _options(target: str, takes: Mapping[str, Option], given: Mapping[str, Any])
         found["max_size"] = size(found["max_size"], "--max-size")
     found |= {name: Path(found[name]) for name in ("templates", "wheelhouse") if name in found}
     found |= {"tags": tuple(found["tags"])} if "tags" in found else {}
-    own = _values(target, found.pop("values", []))
+    own = _values(target, found.pop("values", {}))
     return PackageOptions(**found, values=own)
 
 
@@ -144,17 +145,26 @@ def _machine(arch: str) -> str:
     return names[arch]
 
 
-def _values(target: str, said: Sequence[str]) -> dict[str, str]:
+def _values(target: str, said: Mapping[str, str]) -> dict[str, str]:
     """Return a target's own settings: `--set NAME=VALUE`, then its section of the settings."""
     from modelrel.steps import package as step
 
     known = step.of(target).VALUES
     pick = call().settings.pick
     found = {name: str(value) for name in known if (value := pick(target, name, None, None)) is not None}
+    return found | {name: value for name, value in said.items() if name in known}
+
+
+def _set(asked: Sequence[str], said: Sequence[str]) -> dict[str, str]:
+    """Return the settings of `--set`, by name; raises `Invalid` for one that none of the targets knows."""
+    from modelrel.steps import package as step
+
+    known = {name: None for target in asked for name in step.of(target).VALUES}
+    found = {}
     for text in said:
         name, equals, value = text.partition("=")
         if not equals or name not in known:
-            hint = f"{did_you_mean(name, known)}The target {target} knows: {', '.join(known)}."
+            hint = f"{did_you_mean(name, known)}Known to {', '.join(asked)}: {', '.join(known) or 'none'}."
             raise Invalid(f"--set has {text!r}, which is not NAME=VALUE with a known name", hint)
         found[name] = value
     return found

@@ -32,13 +32,13 @@ class Alone:
 
 
 @contextmanager
-def asked(folder: Path, script: str = "") -> Iterator[Alone]:
-    """Run a script of a folder (`--lines`), or ours on the model there, in a copy of the folder, until the block ends.
+def asked(folder: Path, script: str = "", ours: Path = _ASK_MODEL) -> Iterator[Alone]:
+    """Run a script of a folder (`--lines`), or `ours` on the model there, in a copy of the folder.
 
-    It sees the libraries that are installed here, and nothing of modelrel.
+    It is ended when the block ends. It sees the libraries that are installed here, and nothing of modelrel.
     """
     paths = tuple(dict.fromkeys(sysconfig.get_path(name) for name in ("platlib", "purelib")))
-    words = (script, "--lines") if script else (str(_ASK_MODEL), ".")
+    words = (script, "--lines") if script else (str(ours), ".")
     program = processes.Program(python=Path(sys.executable), arguments=words, paths=paths)
     with tempfile.TemporaryDirectory(prefix="modelrel-") as work:
         copy, log = Path(work, "package"), Path(work, "log")

@@ -185,3 +185,28 @@ def test_a_promotion_without_evidence(run: Run, sqlite_registry: str) -> None:
 def test_a_data_file_that_does_not_exist(run: Run, sqlite_registry: str) -> None:
     done = run("verify", "digits/1", "--data", "none.csv", "--registry", sqlite_registry, "--json")
     is_refused(done, 2, "none.csv does not exist")
+
+
+SEVERAL = ("package", "nobody/1", "-t", "oci", "-t", "kserve", "-t", "sagemaker", "--json")
+
+
+def test_a_setting_goes_to_the_targets_that_know_it(run: Run) -> None:
+    done = run(*SEVERAL, "--set", "namespace=models", "--set", "allow_pickle=no")
+    is_refused(done, 3, "")  # it is the registry that is not there: all settings found their targets
+    assert "namespace" not in done.out
+
+
+def test_a_setting_that_no_target_knows_names_the_nearest(run: Run) -> None:
+    done = run(*SEVERAL, "--set", "namespce=models")
+    is_refused(done, 2, "namespce=models")
+    assert "Did you mean namespace?" in done.json["error"]["hint"]
+
+
+def test_a_wrong_value_names_setting_and_target(run: Run) -> None:
+    is_refused(run(*SEVERAL, "--set", "role=boss"), 2, "role of sagemaker")
+
+
+def test_an_option_that_no_target_takes_says_whose_it_is(run: Run) -> None:
+    done = run("package", "nobody/1", "-t", "npm", "--base-image", "python:3.13-slim", "--json")
+    is_refused(done, 2, "--base-image is not for npm")
+    assert "docker" in done.json["error"]["hint"]

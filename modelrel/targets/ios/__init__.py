@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from modelrel import archive, extras, render, served
 from modelrel.delivered import Check, Package
 from modelrel.errors import Invalid, Refused
-from modelrel.targets import bom, payload
+from modelrel.targets import alone, bom, payload
 from modelrel.targets import process as processes
 from modelrel.targets.delivery import Draft, Note, Places, Program, always
 from modelrel.targets.ios import edges, swift
@@ -208,26 +208,18 @@ def launch(package: Package, note: Note) -> Iterator[Program]:
     """
     extras.load("onnxruntime")
     note("starting onnxruntime in a process of its own")
-    paths = tuple(dict.fromkeys(sysconfig.get_path(name) for name in ("platlib", "purelib")))
     with tempfile.TemporaryDirectory(prefix="modelrel-") as work:
-        top, log = Path(work, "package"), Path(work, "log")
+        top = Path(work, "package")
         home = _unpacked(archive.within(package.folder, package.artifact), Path(work, "opened"))
         top.mkdir()
         shutil.copyfile(home / MODEL, top / "model.onnx")
         shutil.copyfile(home / MANIFEST, top / "modelrel.json")
-        shutil.copyfile(_ASK, top / _ASK.name)
-        program = processes.Program(python=Path(sys.executable), arguments=(_ASK.name, "."), paths=paths)
-        begun = time.perf_counter()
-        with processes.started(top, program, log, talks=True) as process:
-
-            def ask(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
-                return processes.asked(process, {"inputs": inputs}, log)
-
+        with alone.asked(top, ours=_ASK) as started:
             yield Program(
                 runner=f"onnxruntime {extras.version('onnxruntime')}, without Swift",
-                ask=ask,
-                started=begun,
-                memory_bytes=lambda: processes.resident(process.pid),
+                ask=started.ask,
+                started=started.started,
+                memory_bytes=lambda: processes.resident(started.process.pid),
                 examined=lambda: _examined(package, home),
             )
 
