@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from modelrel.commands.call import call
-from modelrel.commands.settings import TABLE, size
+from modelrel.commands.settings import FILE, TABLE, size
 from modelrel.errors import Invalid, did_you_mean
 
 if TYPE_CHECKING:
@@ -99,7 +99,20 @@ def options(asked: Sequence[str], given: Mapping[str, Any]) -> dict[str, Package
             raise Invalid(f"{flag} is not for {', '.join(asked)}", f"It is for {', '.join(fitting)}: leave it out.")
     for target, chosen in found.items():
         step.checked(target, chosen)
+    _one_place_each(found)
     return found
+
+
+def _one_place_each(found: Mapping[str, PackageOptions]) -> None:
+    """Raise `Invalid` where two targets would be pushed under one name: the second would take the first one's tag."""
+    places: dict[str, str] = {}
+    for target, chosen in found.items():
+        other = places.setdefault(chosen.push, target) if chosen.push else target
+        if other != target:
+            raise Invalid(
+                f"{other} and {target} would both be pushed as {chosen.push}, and the second would replace the first",
+                f"Give each its own place: push them one by one with modelrel push, or set [{target}] push in {FILE}.",
+            )
 
 
 def _takes(target: str, option: Option) -> bool:

@@ -210,3 +210,8 @@ def test_an_option_that_no_target_takes_says_whose_it_is(run: Run) -> None:
     done = run("package", "nobody/1", "-t", "npm", "--base-image", "python:3.13-slim", "--json")
     is_refused(done, 2, "--base-image is not for npm")
     assert "docker" in done.json["error"]["hint"]
+
+
+def test_two_targets_are_not_pushed_under_one_name(run: Run) -> None:
+    words = ("release", "nobody/1", "-t", "oci", "-t", "modelpack", "--push", "localhost:5000/churn:7", "--json")
+    is_refused(run(*words), 2, "oci and modelpack would both be pushed as localhost:5000/churn:7")

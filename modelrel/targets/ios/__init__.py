@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import sys
-import sysconfig
 import tempfile
-import time
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
