@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -152,14 +152,16 @@ def test_doctor_goes_on_where_the_registry_is_down(run: Run) -> None:
     assert (done.code, found["registry"]["state"]) == (0, "missing")
 
 
-def test_an_interrupted_command_ends_with_130_and_one_sentence(sqlite_registry: str) -> None:
-    command = [sys.executable, "-m", "modelrel", "convert", "flowers/1", "--registry", sqlite_registry]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    while not Path("dist/flowers-1").exists():
-        time.sleep(0.02)
-    time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+def test_an_interrupted_command_ends_with_130_and_one_sentence() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # a registry that takes a question and never answers
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        command = [sys.executable, "-m", "modelrel", "convert", "flowers/1", "--registry", address]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        asked, _ = silent.accept()
+        with asked:
+            assert asked.recv(1)
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in err
     assert "goes on where it was" in err
