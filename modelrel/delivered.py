@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
+from modelrel.promoted import Event, Kind, Verdict
 from modelrel.values import ConvertedModel, File, PackageOptions, ParityReport, digest, digest_files
 
 
@@ -48,7 +48,8 @@ class Package:
 
     `options`, `own_templates` (digest of the user's, "" where there were none), `source_date_epoch` (as it was set) and
     `deploys` (the target whose image it deploys) are what making it again takes; no path of this machine is kept.
-    `variants` are the proofs of the smaller (or more exact) copies that travel beside the model.
+    `variants` are the proofs of the smaller (or more exact) copies that travel beside the model. `tools` is what else
+    decided the bytes: versions, and digests of the templates and the server.
     """
 
     parity: ParityReport
@@ -66,6 +67,7 @@ class Package:
     source_date_epoch: str = ""
     deploys: str = ""
     variants: tuple[ParityReport, ...] = ()
+    tools: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def converted(self) -> ConvertedModel:
@@ -134,16 +136,37 @@ class Pushed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Attestation:
+    """Evidence about a package for others to check: statements that name its bytes, signed where a key was given.
+
+    `files` are the statements, beside the package. `key` is the sha256 (hex) of the public key that verifies them, ""
+    where they are not signed. `at` is when they were made, ISO 8601 in UTC.
+    """
+
+    smoke: SmokeReport
+    files: tuple[File, ...]
+    key: str
+    at: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Promotion:
-    """A registry alias (or stage) that was moved to this version, on the evidence of the smoke reports."""
+    """A registry alias (or stage) that was moved to this version, on the evidence of the smoke reports.
+
+    `entry` is the id of its line in the model's history, "" where nothing was written.
+    """
 
     smokes: tuple[SmokeReport, ...]
     registry: str
     name: str
     version: str
-    kind: Literal["alias", "stage"]
+    kind: Kind
     to: str
     previous: str
     by: str
     at: str
+    verdict: Verdict
+    message: str = ""
+    event: Event = "promoted"
+    entry: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from email.message import Message
 from email.parser import HeaderParser
+from functools import cache
 from pathlib import Path
 from typing import Final
 
-from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from modelrel import archive
@@ -43,6 +43,7 @@ _PLAIN: Final = frozenset(
 
 _EXPRESSION: Final = re.compile(r"[A-Za-z0-9.+:() -]{1,500}")
 _TEXT: Final = re.compile(r"(?i)(.*[-_.])?(licen[cs]es?|copying|notice|third-?party-?(notices?|licenses?))([-_.].*)?")
+_NAME: Final = re.compile(r"\s*([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)")  # PEP 508, what a requirement begins with
 _LIBRARIES: Final = ".libs"
 
 
@@ -68,8 +69,9 @@ class Distribution:
         return canonicalize_name(self.name)
 
 
+@cache
 def read(folder: Path) -> tuple[Distribution, ...]:
-    """Return the distributions that are unpacked in `folder`, by name."""
+    """Return the distributions that are unpacked in `folder`, by name; a folder of wheels does not change."""
     paths = sorted(folder.glob("*.dist-info/METADATA"))
     found = [_read(path, folder) for path in paths]
     return tuple(sorted(found, key=lambda one: one.canonical))
@@ -165,9 +167,6 @@ def _libraries(folder: Path, name: str) -> Iterator[Path]:
 
 def _needs(said: Message) -> Iterator[str]:
     for line in said.get_all("Requires-Dist", []):
-        try:
-            one = Requirement(str(line))
-        except InvalidRequirement:
-            continue
-        if one.marker is None or "extra" not in str(one.marker):
-            yield canonicalize_name(one.name)
+        wanted, _, marker = str(line).partition(";")
+        if (named := _NAME.match(wanted)) and "extra" not in marker:
+            yield canonicalize_name(named[1])

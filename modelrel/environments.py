@@ -121,6 +121,7 @@ class Worker:
         self._home: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._reader: threading.Thread | None = None
+        self._started = threading.Event()
         self._log = bytearray()
         self._pending = b""
         self._count = 0
@@ -141,13 +142,12 @@ class Worker:
         if self._process is not None:
             return self
         self._home = Path(tempfile.mkdtemp(prefix="modelrel-worker-"))
-        started = threading.Event()
         failed: list[OSError] = []
         # The thread that starts the worker lives as long as it: the kernel sends the parent-death signal that
         # the worker asks for when the *thread* that forked it ends.
-        self._reader = threading.Thread(target=self._run, args=(started, failed), daemon=True)
+        self._reader = threading.Thread(target=self._run, args=(self._started, failed), daemon=True)
         self._reader.start()
-        started.wait()
+        self._started.wait()
         if failed:
             raise Unavailable(f"the worker process does not start: {failed[0]}", "Check this Python installation.")
         self._loading = time.monotonic()
@@ -189,6 +189,8 @@ class Worker:
 
     def close(self) -> None:
         """Kill the process group, and delete the worker's folder."""
+        if self._reader is not None and self._reader.is_alive():
+            self._started.wait()  # whoever was interrupted while it started would leave what comes after
         if self._process is not None:
             self._kill()
             for stream in (self._process.stdin, self._process.stdout):

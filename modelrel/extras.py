@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+from functools import cache
 from types import ModuleType
 from typing import Final
 
@@ -49,6 +50,7 @@ def missing(module: str) -> Unavailable:
     return Unavailable(f"the library {top} is not installed here", f"Install it: {command}")
 
 
+@cache
 def version(distribution: str) -> str:
     """Return the installed version of a distribution, or "" where there is none (nothing is imported)."""
     try:

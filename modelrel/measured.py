@@ -21,6 +21,37 @@ class Tolerance:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Far:
+    """A row on which an output is far off: the number that is off the most, the `column`th of the output's.
+
+    Both numbers have the digits of their datatype; `given` is what was asked, as text of bounded length.
+    """
+
+    row: int
+    source: str
+    error: float
+    column: int
+    original: str
+    copy: str
+    given: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """How the errors of one output of numbers lie, for a picture of them.
+
+    `exact` counts rows without an error, `halves` those with one: (h, count) has the errors from `10 ** (h / 2)` up to
+    the next half power of ten. `pairs` are numbers of the original and of the copy, picked evenly over all rows, `far`
+    the rows with the largest errors.
+    """
+
+    exact: int
+    halves: tuple[tuple[int, int], ...] = ()
+    pairs: tuple[tuple[float, float], ...] = ()
+    far: tuple[Far, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OutputParity:
     """One output, compared over all rows. `worst_row` is the index of the row with the largest excess."""
 
@@ -35,6 +66,7 @@ class OutputParity:
     worst_input: Mapping[str, object]
     worst_original: object
     worst_copy: object
+    spread: Optional[Spread] = None  # noqa: UP045 - `|` is no operator of types in Python 3.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

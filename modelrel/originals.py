@@ -56,6 +56,9 @@ _LARGE: Final = frozenset({"torch", "transformers", "tensorflow"})
 _WORKER: Final = ("numpy", "pandas", "PyYAML")
 """What the worker reads a model's files and makes its rows with; MLflow brings them, so models seldom name them."""
 
+_READERS: Final = frozenset({"skops", "cloudpickle"})
+"""What MLflow's scikit-learn models may be written by: whoever names requirements may not know, and leave it out."""
+
 _NUMPY_2: Final = {"scikit-learn": (1, 5), "xgboost": (2, 1), "lightgbm": (4, 4)}
 """The first versions whose wheels all run with NumPy 2; older ones do not say that they do not."""
 
@@ -124,7 +127,7 @@ def wanted(source: SourceModel, choice: EnvChoice, tools: tuple[str, ...] = ()) 
     if python_model:
         plain += _mlflow(source, plain)
     plain += [f"{name}=={version}" for name, version in recorded.items() if name not in named]
-    plain += _beside(recorded, named)
+    plain += _beside(source, recorded, named)
     # How Python models and TensorFlow's are loaded is written for the same Pythons as the converters.
     newer = tools or python_model or LIBRARIES.get(source.flavor) == "tensorflow"
     oldest = _OLDEST_TOOLS_PYTHON if newer else _OLDEST_PYTHON
@@ -162,7 +165,7 @@ def carried(source: SourceModel, *, whole: bool) -> tuple[str, ...]:
         plain += [line for line in mlflow if _name(line) not in _NOT_NEEDED]
     named = {_name(line) for line in plain}
     plain += [f"{name}=={version}" for name, version in recorded.items() if name not in named]
-    plain += _beside(recorded, named)
+    plain += _beside(source, recorded, named)
     _check(source.label, plain)
     return tuple(dict.fromkeys(plain))
 
@@ -172,10 +175,17 @@ def python(source: SourceModel, oldest: int) -> str:
     return _python(source, oldest)
 
 
-def _beside(recorded: Mapping[str, str], named: set[str]) -> list[str]:
-    """Return what a model's rows are made with, where it does not name that itself."""
+def _beside(source: SourceModel, recorded: Mapping[str, str], named: set[str]) -> list[str]:
+    """Return what a model's rows are made with and its file is read with, where it does not name that itself."""
     old = any(_short(recorded[name]) < first for name, first in _NUMPY_2.items() if name in recorded)
-    return [_OLD.get(name, name) if old else name for name in _WORKER if name.lower() not in named]
+    reader = str(_said(source).get("serialization_format", ""))
+    needed = (*_WORKER, reader) if reader in _READERS else _WORKER
+    return [_OLD.get(name, name) if old else name for name in needed if name.lower() not in named]
+
+
+def _said(source: SourceModel) -> dict[str, Any]:
+    """Return what MLmodel says of the model's flavor."""
+    return _yaml(source.model_dir / "MLmodel").get("flavors", {}).get(source.flavor) or {}
 
 
 def versions(source: SourceModel) -> dict[str, str]:
@@ -190,10 +200,8 @@ def versions(source: SourceModel) -> dict[str, str]:
         if pinned and known:
             found[_name(line)] = pinned.group(2)
     own = LIBRARIES.get(source.flavor, "")
-    if own and own not in found:
-        said = _yaml(source.model_dir / "MLmodel").get("flavors", {}).get(source.flavor) or {}
-        if version := str(said.get(_RECORDED.get(source.flavor, ""), "")):
-            found[own] = version.partition("+")[0]  # torch says 2.13.0+cpu, which no index has
+    if own and own not in found and (version := str(_said(source).get(_RECORDED.get(source.flavor, ""), ""))):
+        found[own] = version.partition("+")[0]  # torch says 2.13.0+cpu, which no index has
     return found
 
 

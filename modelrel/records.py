@@ -18,7 +18,7 @@ from modelrel.values import File, digest
 SCHEMA: Final = 1
 """Version of the record format; a record with another one is not read, so its step runs again."""
 
-_PARENTS: Final = frozenset({"source", "converted", "parity", "package", "smokes", "variants", "folder"})
+_PARENTS: Final = frozenset({"source", "converted", "parity", "package", "smoke", "smokes", "variants", "folder"})
 """Fields that hold what a value was made from: a record names them by digest only."""
 
 Value = TypeVar("Value")
@@ -36,6 +36,12 @@ def own_fields(value: object) -> dict[str, Any]:
     kind: Any = type(value)
     dumped: dict[str, Any] = _adapter(kind).dump_python(value, mode="json", exclude=skip)
     return dumped
+
+
+def plain(value: object) -> Any:
+    """Return any value of ours as plain JSON data."""
+    kind: Any = type(value)
+    return _adapter(kind).dump_python(value, mode="json")
 
 
 def identity(value: object) -> str:
@@ -62,21 +68,26 @@ def write(value: object, path: Path, key: str) -> None:
         "from": _made_from(value),
         "value": own_fields(value),
     }
-    archive.write(path, _text({**record, "sha256": digest(record)}))
+    archive.write(path, seal(record))
+
+
+def seal(record: Mapping[str, Any]) -> bytes:
+    """Return a record as it is written: JSON, closed by a digest of itself (`sealed` sees any byte that changed)."""
+    return _text({**record, "sha256": digest(record)})
 
 
 def _text(record: Mapping[str, Any]) -> bytes:
     return (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _sealed(path: Path) -> dict[str, Any]:
+def sealed(path: Path) -> dict[str, Any]:
     """Return the record in a file; raises ValueError where a byte of it is not as it was written."""
     content = path.read_bytes()
-    record: dict[str, Any] = json.loads(content)
-    rest = {key: value for key, value in record.items() if key != "sha256"}
-    if _text(record) != content or record["sha256"] != digest(rest):
+    record = json.loads(content)
+    rest = {key: value for key, value in record.items() if key != "sha256"} if isinstance(record, dict) else {}
+    if _text(record) != content or record.get("sha256") != digest(rest):
         raise ValueError(path)
-    return record
+    return dict(record)
 
 
 def read(kind: type[Value], path: Path, key: str | None = None, **parents: object) -> Value | None:
@@ -86,23 +97,33 @@ def read(kind: type[Value], path: Path, key: str | None = None, **parents: objec
     `parents`, and every file that it names has the recorded digest. `parents` are the fields that records leave
     out (`folder`, `source`, ...).
     """
+    value = _recorded(kind, path, key, parents)
+    return value if value is not None and not changed(value, folder_of(value)) else None
+
+
+def _recorded(kind: type[Value], path: Path, key: str | None, parents: Mapping[str, object]) -> Value | None:
+    """Return the value in a record, whatever became of the files it names."""
     try:
-        record = _sealed(path)
+        record = sealed(path)
         matches = record["record"] == kind.__name__ and record["schema"] == SCHEMA
         if not matches or (key is not None and record["key"] != key):
             return None
         shape: Any = kind
         value: Value = _adapter(shape).validate_python({**record["value"], **parents})
-        if record["from"] != _made_from(value):
-            return None
+        return value if record["from"] == _made_from(value) else None
     except (OSError, ValueError, KeyError, TypeError, ValidationError):
         return None
-    return value if not changed(value, folder_of(value)) else None
+
+
+def differing(kind: type[Any], path: Path, **parents: object) -> list[str]:
+    """Return which files are why a record does not hold: itself, or what it names (relative to the release folder)."""
+    value = _recorded(kind, path, None, parents)
+    return [path.name] if value is None else changed(value, folder_of(value))
 
 
 def folder_of(value: Any) -> Path:
     """Return the release folder that a value belongs to."""
-    for field in ("folder", "source", "converted", "parity", "package"):
+    for field in ("folder", "source", "converted", "parity", "package", "smoke"):
         if hasattr(value, field):
             found = getattr(value, field)
             return found if isinstance(found, Path) else folder_of(found)

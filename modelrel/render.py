@@ -51,7 +51,12 @@ class _Environment(SandboxedEnvironment):
         return not (isinstance(obj, PurePath) and callable(value)) and super().is_safe_attribute(obj, attr, value)
 
 
-def _environment(kind: str, user: Path | None) -> jinja2.Environment:
+def page(kind: str, name: str, variables: Mapping[str, object]) -> str:
+    """Return one page of HTML from `templates/KIND/NAME`, with every text escaped; raises as `render`."""
+    return _text(_environment(kind, None, escaped=True), kind, name, variables)
+
+
+def _environment(kind: str, user: Path | None, *, escaped: bool = False) -> jinja2.Environment:
     ours = templates_dir()
     loaders: list[jinja2.BaseLoader] = []
     if user is not None:
@@ -64,7 +69,7 @@ def _environment(kind: str, user: Path | None) -> jinja2.Environment:
     return _Environment(
         loader=jinja2.ChoiceLoader(loaders),
         undefined=jinja2.StrictUndefined,
-        autoescape=False,
+        autoescape=escaped,
         keep_trailing_newline=True,
         trim_blocks=True,
         lstrip_blocks=True,

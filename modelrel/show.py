@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from modelrel import records
+from modelrel import figures, records
+from modelrel.promoted import Verdict
 from modelrel.values import ParityReport, Signature, SourceModel
 
+if TYPE_CHECKING:
+    from modelrel.pickles import Finding
 
-def megabytes(size: int) -> str:
-    """Return a size for people.
-
-    >>> megabytes(512), megabytes(35_000), megabytes(39_600_000)
-    ('512 B', '35 kB', '39.6 MB')
-    """
-    if size < 1000:
-        return f"{size} B"
-    if size < 1_000_000:
-        return f"{size / 1000:.0f} kB"
-    return f"{size / 1_000_000:.1f} MB"
+megabytes: Final = figures.megabytes
 
 
 def as_json(value: Any) -> Any:
@@ -56,8 +49,11 @@ def _shape(shape: tuple[int, ...], kind: str) -> str:
     return "" if kind == "columns" else str(list(shape))
 
 
-def source_table(source: SourceModel, possible: Mapping[str, str]) -> Table:
-    """Return what `inspect` shows of a model; `possible` is format -> whether it can become that, and why not."""
+def source_table(source: SourceModel, possible: Mapping[str, str], findings: Iterable[Finding]) -> Table:
+    """Return what `inspect` shows of a model; `possible` is format -> whether it can become that, and why not.
+
+    `findings` is what loading its files would run.
+    """
     run = f"{source.run_id} ({source.experiment})" if source.run_id else "none"
     data = ", ".join(f"{one.name} ({one.digest}, {one.context or 'no context'})" for one in source.datasets)
     metrics = ", ".join(f"{name} {value:.6g}" for name, value in sorted(source.metrics.items()))
@@ -74,6 +70,7 @@ def source_table(source: SourceModel, possible: Mapping[str, str]) -> Table:
         ("metrics", metrics or "none logged"),
         ("git commit", source.git_commit or "none logged"),
         ("sha256", source.digest),
+        ("pickle verdict", pickles_text(findings)),
         *((f"to {name}", text) for name, text in possible.items()),
     ]
     return table("", ("what", "value"), rows)
@@ -130,3 +127,23 @@ def _lost(report: ParityReport) -> list[str]:
         )
     said += [f"{one.name} {one.original:.4f} → {one.copy:.4f} on {one.rows:,} rows" for one in loss.metrics]
     return said
+
+
+def verdict_table(verdict: Verdict) -> Table:
+    """Return every rule of a verdict, passed or not, with what was found."""
+    colours = {"passed": "green", "failed": "red", "missing": "yellow"}
+    rows = [
+        (rule.name, Text(rule.outcome, colours[rule.outcome]), rule.found, rule.wanted, rule.hint)
+        for rule in verdict.rules
+    ]
+    return table("", ("rule", "outcome", "found", "wanted", "what to do"), rows)
+
+
+def pickles_text(findings: Iterable[Finding]) -> str:
+    """Return what loading a model's files would run, a line a file."""
+    said = []
+    for one in findings:
+        odd = one.worst_names or one.names
+        names = f"{', '.join(odd[:6])}{f' and {len(odd) - 6} more' if len(odd) > 6 else ''}"
+        said.append(f"{one.verdict}: {one.path.removeprefix('source/')} {'; '.join([*one.why[:3], names]).strip('; ')}")
+    return "\n".join(said) or "none: loading it runs no pickle"

@@ -187,7 +187,8 @@ class ConvertedModel:
     served inputs become those of the model's graph, where they are others. `served` names the signature that was
     chosen, "" for the one that was logged. `tool` wrote it instead of modelrel, where the user asked for that.
     `quantize` is how it was made smaller, "" where it was not; `exact_size` the bytes of the copy that was not;
-    `units` which tensors of the file hold whole numbers for real ones.
+    `units` which tensors of the file hold whole numbers for real ones. `allowed_pickle` is what the user allowed the
+    pickles of the original to run, and was needed.
     """
 
     source: SourceModel
@@ -210,6 +211,7 @@ class ConvertedModel:
     exact_size: int = 0
     units: tuple[Units, ...] = ()
     served: str = ""
+    allowed_pickle: tuple[str, ...] = ()
 
     @property
     def signature(self) -> Signature:
@@ -290,7 +292,8 @@ class ConvertOptions:
     `copy` is a file that was converted elsewhere, taken instead of converting. `signature` is the one of a SavedModel
     that is served, "" its default. `tool` is to write the copy: "sklearn2pmml", "none" modelrel, "" as before.
     `data` holds rows to calibrate `quantize="int8"` on; its column `label` holds right answers, and is not read here.
-    `place` is the folder below that of the format where the copy goes, "" for that itself.
+    `place` is the folder below that of the format where the copy goes, "" for that itself. `allow_pickle` are globals
+    (or files) of the original's pickles that are let through though nobody here knows them.
     """
 
     opset: int = 0
@@ -306,6 +309,7 @@ class ConvertOptions:
     data: Path | None = None
     label: str = ""
     place: str = ""
+    allow_pickle: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

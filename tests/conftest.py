@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
@@ -17,8 +18,12 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from tests.leftovers import removed
+
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+# else each server of MLflow's keeps eight more processes, of 250 MB, that wait for jobs
+os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
 
 # `make test` asks the same random models every time; `make nightly` asks other ones, and more.
 settings.register_profile("default", max_examples=120, derandomize=True, database=None)
@@ -35,6 +40,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """The process that starts the others takes away what all of them leave."""
+    if not hasattr(config, "workerinput"):
+        everything = removed()
+        everything.__enter__()
+        config.add_cleanup(lambda: everything.__exit__(None, None, None))
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     """Where CI names what the machine must have, a test that is skipped for another reason is a failure."""
@@ -47,15 +60,22 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
             report.longrepr = f"unexpected skip of {item.nodeid}: {reason}"
 
 
+_ADDRESSES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
+
+
 @pytest.fixture(autouse=True)
-def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test stands in an empty folder, with none of the user's settings."""
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every test stands in an empty folder, with none of the user's settings, and leaves none of its own."""
     monkeypatch.chdir(tmp_path)
     for name in list(os.environ):
         if name.startswith("MODELREL_") and not name.startswith("MODELREL_TEST_"):
             monkeypatch.delenv(name)
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+    for name in _ADDRESSES:
         monkeypatch.delenv(name, raising=False)
+    yield
+    for name in _ADDRESSES:
+        # MLflow writes them for its child processes: a registry that a later fixture fills would be this one
+        os.environ.pop(name, None)
 
 
 @dataclass
@@ -92,13 +112,22 @@ def run(capfd: pytest.CaptureFixture[str]) -> Run:
 
 @pytest.fixture(scope="session")
 def sqlite_registry(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A sqlite registry: `flowers` (3 versions, text columns), `digits` (XGBoost), and aliases."""
+    """A sqlite registry: `flowers` (3 versions, text columns), `digits` (XGBoost), and aliases.
+
+    The processes of one run share it: the first one that asks fills it.
+    """
     from tests import registered
 
-    folder = tmp_path_factory.mktemp("registry")
+    top = tmp_path_factory.getbasetemp()
+    folder = (top.parent if os.environ.get("PYTEST_XDIST_WORKER") else top) / "registry"
+    folder.mkdir(exist_ok=True)
     uri = f"sqlite:///{folder}/mlflow.db"
-    # in a process of its own: MLflow keeps the address and its database connections for good
-    subprocess.run([sys.executable, registered.__file__, uri, str(folder / "artifacts")], check=True)
+    with (folder / "lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "filled").exists():
+            # in a process of its own: MLflow keeps the address and its database connections for good
+            subprocess.run([sys.executable, registered.__file__, uri, str(folder / "artifacts")], check=True)
+            (folder / "filled").touch()
     return uri
 
 
@@ -144,8 +173,8 @@ def http_registry(sqlite_registry: str, tmp_path_factory: pytest.TempPathFactory
         _answering(f"{url}/health", server, folder / "log")
         yield url
     finally:
-        os.killpg(server.pid, 15)
-        server.wait(20)
+        os.killpg(server.pid, 9)  # a busy machine would keep us waiting for a polite end
+        server.wait()
 
 
 def _answering(url: str, server: subprocess.Popen[bytes], log: Path) -> None:

@@ -6,6 +6,12 @@ import logging
 import os
 import sys
 import warnings
+from importlib.metadata import version
+
+
+def needs(*names: str) -> list[str]:
+    """Return requirements by the versions that are here. Named, they spare MLflow a process that finds them out."""
+    return [f"{name}=={version(name)}" for name in ("mlflow", "numpy", "pandas", "scipy", *names)]
 
 
 def main(uri: str, artifacts: str) -> None:
@@ -55,6 +61,7 @@ def _flowers(mlflow, scale):
             registered_model_name="flowers",
             signature=mlflow.models.infer_signature(rows, model.predict(rows)),
             input_example=rows.iloc[::40],
+            pip_requirements=needs("scikit-learn", "skops"),
         )
 
 
@@ -73,6 +80,7 @@ def _digits(mlflow):
             registered_model_name="digits",
             signature=mlflow.models.infer_signature(rows, model.predict(rows)),
             input_example=rows[:4],
+            pip_requirements=needs("scikit-learn", "xgboost"),
         )
 
 

@@ -47,7 +47,7 @@ def running(folder: Path, *, guarded: bool = False) -> Iterator[str]:
         yield _address(process, log)
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(120)
 
 
 def _address(process: subprocess.Popen[bytes], log: Path) -> str:

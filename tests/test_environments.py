@@ -131,7 +131,7 @@ def test_nothing_of_a_worker_stays_behind(tmp_path: Path) -> None:
         home, child = worker._home, int(worker.log_tail(100).split()[0])
     assert home is not None
     assert not home.exists()
-    assert gone(child, 5)
+    assert gone(child, 60)
 
 
 def test_a_worker_dies_with_a_parent_that_was_killed(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_worker_dies_with_a_parent_that_was_killed(tmp_path: Path) -> None:
     time.sleep(1)
     host.send_signal(signal.SIGKILL)
     host.wait()
-    assert gone(pid, 5)
+    assert gone(pid, 60)
 
 
 def gone(pid: int, seconds: float) -> bool:

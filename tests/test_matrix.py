@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,14 @@ import pytest
 from modelrel.errors import Refused
 from modelrel.formats import FORMATS
 from modelrel.steps.convert import convert
+from modelrel.steps.package import package
+from modelrel.steps.smoke import smoke
 from modelrel.steps.verify import verify
-from modelrel.values import ConvertOptions, SourceModel, VerifyOptions
+from modelrel.values import ConvertOptions, PackageOptions, ParityReport, SourceModel, VerifyOptions
 from tests import matrix
 from tests.formats.pmml import java
+from tests.serving import browser
+from tests.targets import javascript
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 CELLS = [
@@ -37,18 +41,56 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], SourceMode
     return make
 
 
+@pytest.fixture(scope="module")
+def proven(made: Callable[[str], SourceModel]) -> Callable[[str, str], ParityReport]:
+    """Convert and verify each model once in each format."""
+    known: dict[tuple[str, str], ParityReport] = {}
+
+    def prove(name: str, form: str) -> ParityReport:
+        if (name, form) not in known:
+            converted = convert(made(name), form, ConvertOptions())
+            known[name, form] = verify(converted, VerifyOptions(rows=200, budget=1.0))
+        return known[name, form]
+
+    return prove
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with browser.browser(tmp_path_factory.mktemp("chromium")) as address:
+        yield address
+
+
 @pytest.mark.parametrize(("name", "form"), CELLS)
-def test_it_is_verified_or_refused_with_the_reason(name: str, form: str, made: Any) -> None:
-    source, no = made(name), matrix.CASES[name].no
+def test_it_is_verified_or_refused_with_the_reason(name: str, form: str, made: Any, proven: Any) -> None:
+    no = matrix.CASES[name].no
     if form in no:
         with pytest.raises(Refused) as stop:
-            convert(source, form, ConvertOptions())
+            convert(made(name), form, ConvertOptions())
         assert no[form] in stop.value.message
         assert "python" in stop.value.hint or "onnx" in stop.value.hint  # what is possible instead
         return
-    proof = verify(convert(source, form, ConvertOptions()), VerifyOptions(rows=200, budget=1.0))
+    proof = proven(name, form)
     assert proof.rows > 100
     assert not any(output.disagreements for output in proof.outputs)
+
+
+@pytest.mark.parametrize("name", [name for name, case in matrix.CASES.items() if "onnx" not in case.no])
+def test_its_npm_package_gives_the_golden_rows_in_node_and_in_a_browser(
+    name: str, proven: Any, chromium: str, tmp_path: Path
+) -> None:
+    proof = proven(name, "onnx")
+    if proof.converted.adapter:
+        with pytest.raises(Refused, match="an adapter in Python cuts texts"):
+            package(proof, "npm", PackageOptions())
+        return
+    javascript.node()
+    delivered = package(proof, "npm", PackageOptions())
+    assert smoke(delivered).rows
+    home = javascript.unpacked(delivered, tmp_path / "app")
+    with javascript.served(tmp_path / "app") as address, browser.tab(chromium) as page:
+        page.open(f"{address}/{home.relative_to(tmp_path / 'app').as_posix()}/example/")
+        assert " golden rows: right" in page.run(javascript.GOLDEN)
 
 
 def test_another_signature_is_chosen_by_name(made: Any) -> None:

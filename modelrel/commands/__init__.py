@@ -18,7 +18,18 @@ from modelrel.errors import Interrupted, Invalid, ModelrelError
 
 
 def _app() -> typer.Typer:
-    from modelrel.commands import deliver, look, model, rebuild
+    from modelrel.commands import (
+        attestation,
+        compare,
+        deliver,
+        history,
+        look,
+        model,
+        pipeline,
+        policy,
+        promotion,
+        rebuild,
+    )
 
     app = typer.Typer(
         name="modelrel",
@@ -30,7 +41,7 @@ def _app() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for group in (model, deliver, rebuild, look):
+    for group in (model, deliver, promotion, history, rebuild, look, policy, attestation, compare, pipeline):
         group.register(app)
 
     @app.callback(invoke_without_command=True)
@@ -122,4 +133,8 @@ def _stop(error: ModelrelError) -> int:
         console.print(Text.assemble(("error: ", "bold red"), error.message))
         if error.hint:
             console.print(Text.assemble(("hint: ", "bold"), error.hint))
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        from modelrel.commands.outputs import annotation
+
+        print(annotation(error), file=sys.stderr)
     return error.exit_code

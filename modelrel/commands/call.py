@@ -46,11 +46,11 @@ class Call:
     dist: Path = Path("dist")
     settings: Settings = field(default_factory=lambda: Settings({}))
 
-    def registry(self) -> Registry:
-        """Return the registry that the user means."""
+    def registry(self, say: Callable[[str], None] | None = None) -> Registry:
+        """Return the registry that the user means; `say` hears when it is asked again (else stderr does)."""
         from modelrel.registry import Registry
 
-        return Registry(self.registry_uri)
+        return Registry(self.registry_uri, say or (lambda text: self.progress().say(text)))
 
     def progress(self) -> Progress:
         """Return what shows progress on stderr."""
@@ -78,12 +78,16 @@ class Call:
         from modelrel.steps.held import locked
         from modelrel.steps.release import Release
 
-        registry, progress = self.registry(), self.progress()
+        progress = self.progress()
+        registry = self.registry(progress.say)
         try:
             located = pull.locate(reference.parse(text), registry)
             found = Release(located, registry, self.dist, options, progress)
             with locked(found.folder, progress.say):
-                yield found
+                try:
+                    yield found
+                finally:
+                    found.relisted()
         finally:
             progress.stop()
 
@@ -109,9 +113,11 @@ def _shared(
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what the libraries say, too.")] = False,
+    *,
+    reads: bool = True,
 ) -> Call:
-    settings = read(Path.cwd())
-    uri = settings.pick("release", "registry", registry, "") or _mlflow_uri()
+    settings = read(Path.cwd()) if reads else Settings({})
+    uri = settings.pick("release", "registry", registry, "") or mlflow_uri()
     return Call(
         json=json_ or WANTS_JSON.get(),
         quiet=quiet,
@@ -122,17 +128,21 @@ def _shared(
     )
 
 
-def _mlflow_uri() -> str:
+def mlflow_uri() -> str:
+    """Return the registry that MLflow itself would take, from its variables."""
     for name in ("MLFLOW_REGISTRY_URI", "MLFLOW_TRACKING_URI"):
         if os.environ.get(name):
             return os.environ[name]
     return "sqlite:///mlflow.db"
 
 
-def shared(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of every command to one command; inside it, `call()` gives what they say."""
+def shared(command: Callable[..., None], *, reads: bool = True) -> Callable[..., None]:
+    """Add the options of every command to one command; inside it, `call()` gives what they say.
+
+    `reads` is False for what must work whatever the settings are.
+    """
     own = inspect.signature(command, eval_str=True)
-    extra = inspect.signature(_shared, eval_str=True).parameters
+    extra = {name: one for name, one in inspect.signature(_shared, eval_str=True).parameters.items() if name != "reads"}
     added = []
     for parameter in extra.values():
         default = parameter.annotation.__metadata__[0]
@@ -142,7 +152,7 @@ def shared(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(**given: Any) -> None:
         shared_values = {name: given.pop(name) for name in extra}
-        made = _shared(**shared_values)
+        made = _shared(**shared_values, reads=reads)
         _CALL.set(made)
         quieten(verbose=made.verbose)
         try:

@@ -1,19 +1,18 @@
-"""Commands about the delivery: package, serve, smoke, push, promote, release."""
+"""Commands about the delivery: package, serve, smoke, push, release."""
 
 from __future__ import annotations
 
-import getpass
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from modelrel.commands import delivery, server
+from modelrel.commands import attestation, delivery, outputs, promotion, server
 from modelrel.commands import model as about_model
 from modelrel.commands.call import Model, call, shared
 from modelrel.commands.model import (
     Agreement,
+    AllowPickle,
     Budget,
     Data,
     Drop,
@@ -33,7 +32,7 @@ from modelrel.commands.model import (
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from modelrel.delivered import Promotion, Pushed
+    from modelrel.delivered import Pushed
     from modelrel.steps.release import Release, ReleaseOptions
 
 Target = Annotated[
@@ -42,12 +41,11 @@ Target = Annotated[
 ]
 Alias = Annotated[str | None, typer.Option(metavar="ALIAS", help="The alias to move to this version.")]
 Stage = Annotated[str | None, typer.Option(metavar="STAGE", help="Move it to a classic stage instead.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would change in the registry; change nothing.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
-    for command in (package, serve, smoke, push, promote, release):
+    for command in (package, serve, smoke, push, release):
         app.command()(shared(command))
 
 
@@ -65,7 +63,8 @@ def targets(given: list[str] | None) -> list[str]:
     return list(dict.fromkeys(asked))
 
 
-def _options(asked: list[str], force: str, given: dict[str, Any]) -> ReleaseOptions:
+def options_of(asked: list[str], force: str, given: dict[str, Any]) -> ReleaseOptions:
+    """Return the options of a release for targets; `force` names the stages that are done again."""
     from dataclasses import replace
 
     found = about_model.options("onnx", force, **given)
@@ -73,16 +72,23 @@ def _options(asked: list[str], force: str, given: dict[str, Any]) -> ReleaseOpti
 
 
 @delivery.with_options
-def package(model: Model, *, given: dict[str, Any], target: Target = None, force: Force = False) -> None:
+def package(
+    model: Model, *, given: dict[str, Any], target: Target = None, force: Force = False, junit: outputs.Junit = None,
+    dotenv: outputs.Dotenv = None,
+) -> None:  # fmt: skip
     """Lay out the verified copy for a target, and build the image where an engine answers."""
     from rich.text import Text
 
     from modelrel.show import as_json, megabytes, table
 
     asked = targets(target)
-    with call().release(model, _options(asked, "package" if force else "", {"package": given})) as release:
-        made = [release.packaged(name) for name in asked]
-        pushed = _pushed(release, asked)
+    options = options_of(asked, "package" if force else "", {"package": given})
+    with outputs.told("package", model, junit, dotenv) as told, call().release(model, options) as release:
+        told.run = release
+        for name in asked:
+            told.packages.append(release.packaged(name))
+        made = told.packages
+        told.pushed = pushed = _pushed(release, asked)
         release.summary()
         shown: list[RenderableType] = []
         for one in made:
@@ -146,7 +152,7 @@ def smoke(model: Model, *, given: dict[str, Any], target: Target = None, force: 
     from modelrel.show import as_json, table
 
     asked = targets(target)
-    with call().release(model, _options(asked, "smoke" if force else "", {"package": given})) as release:
+    with call().release(model, options_of(asked, "smoke" if force else "", {"package": given})) as release:
         # `package` may have been told options that this command was not: what was built is what is smoked
         reports = [release.smoked(name, as_packaged=not given.keys() - {"to"}) for name in asked]
         release.summary()
@@ -179,7 +185,7 @@ def push(
     if len(asked) > 1:
         raise Invalid(f"{len(asked)} targets cannot have one name", "Choose one with --target.")
     given = {"to": format} if format else {}
-    with call().release(model, _options(asked, "push" if force else "", {"package": given})) as release:
+    with call().release(model, options_of(asked, "push" if force else "", {"package": given})) as release:
         done = release.pushed(asked[0], to or "", as_packaged=True)
         release.summary()
         call().result({"pushed": as_json(done), "stages": about_model.results(release)}, _sentence_of_push(done))
@@ -199,113 +205,88 @@ def _sentence_of_push(done: Pushed) -> str:
     )
 
 
-def promote(
-    model: Model, to: Annotated[str | None, typer.Option("--to", metavar="ALIAS", help="The alias to move.")] = None,
-    stage: Stage = None, dry_run: DryRun = False,
-) -> None:  # fmt: skip
-    """Move a registry alias (or stage) to this version, on the evidence that is on disk."""
-    from modelrel.steps.promote import check_target as check
-
-    kind, name = _destination(to, stage)
-    name = check(kind, name)
-    with call().release(model, about_model.options()) as release:
-        done = release.promoted(release.evidence(), kind, name, _user(), dry_run=dry_run)
-        if not dry_run:
-            release.summary()
-        call().result({"promotion": _promotion(done), "stages": about_model.results(release)}, _sentence(done, release))
-
-
 @delivery.with_options
 def release(
     model: Model, *, given: dict[str, Any], target: Target = None, promote: Alias = None, stage: Stage = None,
-    data: Data = None, opset: Opset = None, operators: OperatorsOption = None, quantize: Quantize = None,
-    label: Label = None, agreement: Agreement = None, max_error: MaxError = None, mean_error: MeanError = None,
-    drop: Drop = None, budget: Budget = None, seconds: Seconds = None, memory: Memory = None, env: Env = None,
-    signature: SignatureOption = None, force: Force = False,
+    message: promotion.Message = None, dry_run: promotion.DryRun = False, data: Data = None, opset: Opset = None,
+    operators: OperatorsOption = None, quantize: Quantize = None, label: Label = None, agreement: Agreement = None,
+    max_error: MaxError = None, mean_error: MeanError = None, drop: Drop = None, budget: Budget = None,
+    seconds: Seconds = None, memory: Memory = None, env: Env = None, signature: SignatureOption = None,
+    allow_pickle: AllowPickle = None, key: attestation.Key = None, force: Force = False,
+    junit: outputs.Junit = None, dotenv: outputs.Dotenv = None,
 ) -> None:  # fmt: skip
-    """Do all of it: pull, convert, verify, package, smoke-test, and promote."""
-    from modelrel.steps.promote import check_target as check
-
+    """Do all of it: pull, convert, verify, package, smoke-test, attest, and promote."""
     said = {
         "data": data, "opset": opset, "operators": operators, "seconds": seconds, "memory": memory, "env": env,
         "budget": budget, "quantize": quantize, "label": label, "agreement": agreement, "max_error": max_error,
-        "mean_error": mean_error, "drop": drop, "signature": signature, "package": given,
+        "mean_error": mean_error, "drop": drop, "signature": signature, "allow_pickle": allow_pickle, "package": given,
     }  # fmt: skip
     asked = targets(target)
     pick = call().settings.pick
     alias, classic = (promote, stage) if promote or stage else (
         pick("release", "promote", None, ""), pick("release", "stage", None, "")
     )  # fmt: skip
-    destination = _destination(alias, classic) if alias or classic else None
-    if destination is not None:
-        destination = (destination[0], check(*destination))
-    everything = "pull convert verify package smoke"
-    with call().release(model, _options(asked, everything if force else "", said)) as run:
-        smokes = tuple(run.smoked(name) for name in asked)
-        _pushed(run, asked)
-        promotion = run.promoted(smokes, *destination, _user()) if destination else None
-        summary = run.summary()
-        _finish(run, promotion, summary)
+    change = promotion.change(alias, classic, message or "") if alias or classic else None
+    everything, signer = "pull convert verify package smoke attest", attestation.signer(key)
+    options = options_of(asked, everything if force else "", said)
+    with outputs.told("release", model, junit, dotenv) as told, call().release(model, options) as run:
+        told.run, told.dry_run = run, dry_run
+        places = _places(run, asked)
+        smokes = []
+        for name in asked:
+            smokes.append(run.attested(run.smoked(name), signer).smoke)
+            told.packages.append(smokes[-1].package)
+        told.pushed = [] if dry_run else _pushed(run, asked)
+        if change:
+            told.promotion = run.promoted(tuple(smokes), change, call().settings.policy, dry_run=dry_run)
+        _finish(told, run, places)
 
 
-def _finish(run: Release, promotion: Promotion | None, summary: Path) -> None:
+def _places(run: Release, asked: list[str]) -> dict[str, str]:
+    """Return where each target would be pushed; raises `Invalid` for a name that is none, before any work is done."""
+    from modelrel.steps import push as step
+
+    return {name: step.checked(name, place) for name in asked if (place := run.options.package[name].push)}
+
+
+def _finish(told: outputs.Told, run: Release, places: dict[str, str]) -> None:
     from rich.text import Text
 
-    from modelrel.show import megabytes, table
+    from modelrel.show import megabytes, table, verdict_table
+    from modelrel.steps.promote import refused
 
+    summary, done = run.summary(), told.promotion
     rows = [
         (one.stage, one.outcome, one.detail, f"{one.seconds:.2f} s", megabytes(one.size) if one.size else "")
         for one in run.results
     ]
     same = all(one.outcome == "up to date" for one in run.results)
     end = "nothing to do: everything is up to date" if same else f"released {run.folder}"
-    label = f"{run.located.name}/{run.located.value}"
+    label = f"{run.located.name}/{run.located.value}" if run.located.kind == "version" else run.located.name
+    shown: list[RenderableType] = [
+        table(label, ("stage", "result", "what", "time", "size"), rows),
+        *([verdict_table(done.verdict)] if done and told.dry_run else []),
+        *(Text(f"• {note}") for note in run.notes()),
+    ]
+    if told.dry_run:
+        shown += [f"would push {name} as {place}" for name, place in places.items()]
+        end = "a dry run: no registry was changed"
+        if done and done.verdict.refused:
+            if not call().json:  # there the one document is the error, with the verdict in it
+                call().result({}, *shown, end)
+            refused(done)
     call().result(
         {
             "model": run.located.name,
             "folder": str(run.folder),
             "summary": str(summary),
             "changed": not same,
+            "dry_run": told.dry_run,
+            "would_push": places if told.dry_run else {},
             "stages": about_model.results(run),
-            "promotion": _promotion(promotion) if promotion else None,
+            "promotion": promotion.plain(done) if done else None,
             "notes": run.notes(),
         },
-        table(f"{label if run.located.kind == 'version' else run.located.name}",
-              ("stage", "result", "what", "time", "size"), rows),
-        *(Text(f"• {note}") for note in run.notes()),
+        *shown,
         f"{end}; every file with its sha256: {summary}",
-    )  # fmt: skip
-
-
-def _destination(alias: str | None, stage: str | None) -> tuple[Literal["alias", "stage"], str]:
-    from modelrel.errors import Invalid
-
-    if bool(alias) == bool(stage):
-        raise Invalid("name an alias or a stage, one of them", "For example: --to champion, or --stage Production.")
-    return ("alias", alias) if alias else ("stage", str(stage))
-
-
-def _promotion(done: Promotion) -> dict[str, Any]:
-    from modelrel.show import as_json
-
-    found: dict[str, Any] = as_json(done)
-    return {**found, "targets": [smoke.package.target for smoke in done.smokes]}
-
-
-def _sentence(done: Promotion, release: Release) -> str:
-    outcome = release.results[-1].outcome
-    what = f"{done.kind} {done.to} of {done.name}"
-    if outcome == "up to date":
-        return f"{what} is at version {done.version} already"
-    verb = "would move" if outcome == "would change" else "moved"
-    return f"{what} {verb} from {done.previous or 'nobody'} to version {done.version}"
-
-
-def _user() -> str:
-    for name in ("MODELREL_USER", "GITHUB_ACTOR", "GITLAB_USER_LOGIN"):
-        if os.environ.get(name):
-            return os.environ[name]
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a numeric user without a name, as in containers
-        return str(os.getuid())
+    )

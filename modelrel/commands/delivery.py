@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from modelrel.commands.call import call
-from modelrel.commands.settings import FILE, TABLE, size
+from modelrel.commands.settings import FILE, TABLE
 from modelrel.errors import Invalid, did_you_mean
+from modelrel.quantities import size
 
 if TYPE_CHECKING:
     from modelrel.values import PackageOptions

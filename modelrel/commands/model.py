@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from modelrel.commands.call import Model, call, shared
-from modelrel.commands.settings import size
+from modelrel.quantities import size
 
 if TYPE_CHECKING:
     from modelrel.measured import Quantize as QuantizeMode
@@ -47,6 +47,10 @@ Quantize = Annotated[
 With = Annotated[
     str | None,
     typer.Option("--with", metavar="TOOL", help="Let sklearn2pmml write the PMML copy (AGPL-3.0); none: modelrel."),
+]
+AllowPickle = Annotated[
+    list[str] | None,
+    typer.Option(metavar="GLOBAL", help="Let its pickles ask for this (or: what a file asks for); repeat it."),
 ]
 Label = Annotated[str | None, typer.Option(metavar="COLUMN", help="The column of --data with the right answers.")]
 Agreement = Annotated[
@@ -145,6 +149,7 @@ def convert_options(given: dict[str, Any]) -> ConvertOptions:
         signature=pick("release", "signature", given.get("signature"), ""),
         tool=check_tool(given.get("tool") or ""),
         interface=interface(),
+        allow_pickle=tuple(pick("release", "allow_pickle", given.get("allow_pickle"), [])),
     )
 
 
@@ -249,19 +254,23 @@ def pull(model: Model, force: Force = False) -> None:
 
 
 def inspect(model: Model, quick: Quick = False) -> None:
-    """Show what a model is: flavor, signature, size, requirements, lineage, and what it can become, tried out."""
+    """Show what a model is: flavor, signature, size, lineage, what loading it runs, what it can become, tried out."""
+    from modelrel.pickles import worst
     from modelrel.show import as_json, source_table
+    from modelrel.steps.grounds import pickled
     from modelrel.steps.inspect import sentence
 
     with call().release(model, options()) as release:
         source, can = release.source(), release.possible(quick=quick)
+        found = pickled(source)
         call().result(
             {
                 "source": {**as_json(source), "sha256": source.digest},
                 "formats": {form: as_json(verdict) for form, verdict in can.items()},
+                "pickle": {"verdict": worst(found), "files": [as_json(one) for one in found]},
                 "stages": results(release),
             },
-            source_table(source, {form: sentence(verdict) for form, verdict in can.items()}),
+            source_table(source, {form: sentence(verdict) for form, verdict in can.items()}, found),
         )
 
 
@@ -270,7 +279,7 @@ def convert(
     quantize: Quantize = None, data: Data = None, label: Label = None, agreement: Agreement = None,
     max_error: MaxError = None, mean_error: MeanError = None, drop: Drop = None, seconds: Seconds = None,
     memory: Memory = None, env: Env = None, signature: SignatureOption = None, with_: With = None,
-    force: Force = False,
+    allow_pickle: AllowPickle = None, force: Force = False,
 ) -> None:  # fmt: skip
     """Make the copy in another format (or take --copy), and verify that it answers as the original."""
     from modelrel.show import as_json
@@ -280,6 +289,7 @@ def convert(
         to, "convert verify" if force else "", copy=copy, opset=opset, operators=operators, quantize=quantize,
         data=data, label=label, agreement=agreement, max_error=max_error, mean_error=mean_error, drop=drop,
         seconds=seconds, memory=memory, env=env, signature=signature, tool=with_,
+        allow_pickle=allow_pickle,
     )  # fmt: skip
     with call().release(model, asked) as release:
         parity = release.parity()

@@ -9,7 +9,12 @@ from typing import Any
 from modelrel.show import megabytes
 from modelrel.steps.stages import StageResult
 
-_MARKS = {"done": "[green]✓[/green]", "up to date": "[dim]=[/dim]", "would change": "[yellow]~[/yellow]"}
+_MARKS = {
+    "done": "[green]✓[/green]",
+    "up to date": "[dim]=[/dim]",
+    "would change": "[yellow]~[/yellow]",
+    "would be refused": "[red]✗[/red]",
+}
 
 
 class Progress:
@@ -22,14 +27,15 @@ class Progress:
         self._console = Console(stderr=True, highlight=False, quiet=quiet, soft_wrap=True)
         self._verbose = verbose
         self._status: Any = None
-        self._stage = ""
+        self.running = ""
+        """The stage that began and has not ended: where a release stopped, when it did."""
         self._begun = 0.0
         self._told = 0.0
 
     def begin(self, stage: str) -> None:
         """Show that a stage starts."""
         self.stop()
-        self._stage, self._begun = stage, time.monotonic()
+        self.running, self._begun = stage, time.monotonic()
         self._told = self._begun
         if self._console.is_terminal:
             self._status = self._console.status(f"{stage}…")
@@ -41,20 +47,26 @@ class Progress:
             self._console.print(f"  {text}", style="dim", markup=False)
         elif self._status is not None:
             first = text.strip().splitlines()[0][:100] if text.strip() else ""
-            self._status.update(f"{self._stage}: {_plain(first)}…")
+            self._status.update(f"{self.running}: {_plain(first)}…")
         elif time.monotonic() - self._told > 1.0 and text.strip():
             # a log without a terminal gets a line when a stage takes its time, not one for every note
             self._told = time.monotonic()
-            self._console.print(f"  {self._stage}: {text.strip().splitlines()[0][:160]}", style="dim", markup=False)
+            self._console.print(f"  {self.running}: {text.strip().splitlines()[0][:160]}", style="dim", markup=False)
 
     def end(self, result: StageResult) -> None:
         """Show how the stage ended."""
         self.stop()
+        self.running = ""
         size = f", {megabytes(result.size)}" if result.size else ""
         took = f" [dim]({result.seconds:.1f} s{size})[/dim]"
         same = " [dim]up to date[/dim]" if result.outcome == "up to date" else ""
         mark = _MARKS[result.outcome]
         self._console.print(f"{mark} {result.stage:<16}{same} {_plain(result.detail)}{took}")
+
+    @property
+    def seconds(self) -> float:
+        """How long the running stage has taken so far."""
+        return time.monotonic() - self._begun if self.running else 0.0
 
     def say(self, text: str) -> None:
         """Show a line."""

@@ -65,11 +65,12 @@ def rebuild(
 @contextmanager
 def _held(release: str) -> Iterator[Path]:
     """Give the folder of a release, held."""
+    from modelrel.steps import summary
     from modelrel.steps.held import locked
-    from modelrel.steps.release import SUMMARY, ReleaseOptions
+    from modelrel.steps.release import ReleaseOptions
 
     path = Path(release).expanduser()
-    folder = path.parent if path.name == SUMMARY and path.is_file() else path
+    folder = path.parent if path.name == summary.NAME and path.is_file() else path
     if (folder / "SourceModel.json").is_file():
         with locked(folder, call().progress().say):
             yield folder

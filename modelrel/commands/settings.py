@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from modelrel.errors import Invalid, did_you_mean
 
+if TYPE_CHECKING:
+    from modelrel.policy import Policy
+
 FILE: Final = "modelrel.toml"
+RULES: Final = "policy"
+"""The section of the file that is not settings but rules; `modelrel.policy` reads it."""
 
 _DEPLOYED: Final[dict[str, type]] = {
     "to": str,
@@ -29,6 +35,7 @@ TABLE: Final[dict[str, dict[str, type]]] = {
         "target": list,
         "promote": str,
         "stage": str,
+        "key": str,
         "templates": str,
         "opset": int,
         "operators": str,
@@ -37,8 +44,11 @@ TABLE: Final[dict[str, dict[str, type]]] = {
         "memory": str,
         "env": str,
         "signature": str,
+        "allow_pickle": list,
         "with": str,
         "wheelhouse": str,
+        "junit": str,
+        "dotenv": str,
     },
     "interface": {
         "outputs": list,
@@ -171,6 +181,7 @@ TABLE: Final[dict[str, dict[str, type]]] = {
     "ios": {"module": str, "onnxruntime": str, "max_size": str},
     "npm": {"name": str, "license": str, "runtime": str, "max_size": str},
     "android": {"to": str, "namespace": str, "runtime": str, "max_size": str},
+    "webhook": {"alias": list, "created": bool, "tolerance": float},
     "verify": {
         "rtol": float,
         "atol": float,
@@ -205,6 +216,14 @@ class Settings:
     """The settings of environment and file; the command line comes on top in `pick`."""
 
     values: dict[tuple[str, str], Any]
+    rules: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def policy(self) -> Policy:
+        """The rules of promotion, from `[policy]` in the file; raises `Invalid` where they are none."""
+        from modelrel import policy
+
+        return policy.read(self.rules)
 
     def pick(self, section: str, key: str, given: Given | None, default: Given) -> Given:
         """Return what the command line says, else environment or file, else the default."""
@@ -222,32 +241,42 @@ def read(folder: Path, environment: dict[str, str] | None = None) -> Settings:
     """
     values: dict[tuple[str, str], Any] = {}
     path = folder / FILE
-    if path.is_file():
-        for (section, key), value in _file(path).items():
-            values[section, key] = _typed(value, TABLE[section][key], f"{FILE}: [{section}] {key}")
+    content = _file(path) if path.is_file() else {}
+    rules = content.pop(RULES, {})
+    for _, fault in faults(content):
+        raise fault
+    for section, keys in content.items():
+        for key, value in keys.items():
+            values[section, key] = _as(value, TABLE[section][key])
     environment = dict(os.environ) if environment is None else environment
     for section, keys in TABLE.items():
         for key, kind in keys.items():
             name = variable(section, key)
             if environment.get(name):
                 values[section, key] = _parsed(environment[name], kind, name)
-    return Settings(values)
+    return Settings(values, rules)
 
 
-def _file(path: Path) -> dict[tuple[str, str], Any]:
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise Invalid(f"{FILE} is not valid TOML: {error}", "Correct the file.") from error
-    found = {}
+def faults(content: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Invalid]]:
+    """Yield what is wrong in the sections of settings, and where: sections and keys that nobody knows, other types."""
     for section, keys in content.items():
         if section not in TABLE or not isinstance(keys, dict):
-            raise _unknown(f"the section [{section}]", section, list(TABLE))
+            yield (section,), _unknown(f"the section [{section}]", section, [*TABLE, RULES])
+            continue
         for key, value in keys.items():
+            where = (section, key)
             if key not in TABLE[section]:
-                raise _unknown(f"the key {key!r} in [{section}]", key, list(TABLE[section]))
-            found[section, key] = value
-    return found
+                yield where, _unknown(f"the key {key!r} in [{section}]", key, list(TABLE[section]))
+            elif not _fits(value, TABLE[section][key]):
+                words = _WORDS[TABLE[section][key]]
+                yield where, Invalid(f"{FILE}: [{section}] {key} is {value!r}, not {words}", "Correct the value.")
+
+
+def _file(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Invalid(f"{FILE} is not valid TOML: {error}", "Correct it: modelrel check shows where.") from error
 
 
 def _unknown(what: str, name: str, known: list[str]) -> Invalid:
@@ -255,24 +284,26 @@ def _unknown(what: str, name: str, known: list[str]) -> Invalid:
     return Invalid(f"{FILE} has {what}, which modelrel does not know", hint)
 
 
-def _typed(value: Any, kind: type, where: str) -> Any:
+_WORDS: Final = {
+    str: "a text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    list: "a list of texts",
+}
+
+
+def _fits(value: Any, kind: type) -> bool:
+    value = _as(value, kind)
+    fits = isinstance(value, kind) and (kind is bool) == isinstance(value, bool)
+    return fits and (kind is not list or all(isinstance(item, str) for item in value))
+
+
+def _as(value: Any, kind: type) -> Any:
+    """Return a value as its kind where the file may say it shorter: a whole number for any, one text for a list."""
     if kind is float and type(value) is int:
         return float(value)
-    if kind is list and isinstance(value, str):
-        return [value]
-    fits = isinstance(value, kind) and (kind is bool) == isinstance(value, bool)
-    if kind is list and fits:
-        fits = all(isinstance(item, str) for item in value)
-    if not fits:
-        words = {
-            str: "a text",
-            int: "a whole number",
-            float: "a number",
-            bool: "true or false",
-            list: "a list of texts",
-        }
-        raise Invalid(f"{where} is {value!r}, not {words[kind]}", "Correct the value.")
-    return value
+    return [value] if kind is list and isinstance(value, str) else value
 
 
 def _parsed(text: str, kind: type, where: str) -> Any:
@@ -289,18 +320,3 @@ def _parsed(text: str, kind: type, where: str) -> Any:
         return kind(text)
     except ValueError as error:
         raise Invalid(f"{where} is {text!r}, not a number", "Correct the variable.") from error
-
-
-def size(text: str, where: str) -> int:
-    """Return a number of bytes.
-
-    >>> size("2GB", "x"), size("512 MiB", "x"), size("1000", "x")
-    (2000000000, 536870912, 1000)
-    """
-    units = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-    digits = text.strip().rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ ")
-    unit = text.strip()[len(digits) :].strip().lower()
-    try:
-        return int(float(digits) * units[unit])
-    except (ValueError, KeyError) as error:
-        raise Invalid(f"{where} is {text!r}, not a size", "Write for example 4GB or 512MiB.") from error

@@ -71,14 +71,30 @@ def unpickled(path: Path, serialization: str, trusted: list[str] | None) -> obje
 
     def load() -> object:
         if serialization == "skops":
-            import skops.io
-
-            return skops.io.load(path, trusted=trusted)
+            return _skops().load(path, trusted=trusted)
         with path.open("rb") as stream:
             # Cloudpickle writes plain pickles; the library is only needed while its own functions are rebuilt.
             return pickle.load(stream)  # noqa: S301 - running it is what this process is for
 
     return opened(load, path)
+
+
+def _skops() -> Any:
+    """Return `skops.io`, without the seconds that PyTorch would cost where it is installed.
+
+    It walks through every package of scikit-learn for the names of estimators, and so through one that wraps PyTorch
+    (and has none). What cannot be imported is passed over by that walk; afterwards it can be imported as before.
+    """
+    wrapped = "sklearn.externals.array_api_compat.torch"
+    held = wrapped not in sys.modules
+    if held:
+        sys.modules[wrapped] = None  # type: ignore[assignment] # what makes an import of it fail
+    try:
+        import skops.io
+    finally:
+        if held:
+            del sys.modules[wrapped]
+    return skops.io
 
 
 def _missing(error: ModuleNotFoundError, path: Path) -> ModelrelError:

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Final
 
 from modelrel import archive
@@ -39,16 +40,24 @@ class Blob:
     path: Path
 
 
-def write(files: Mapping[str, Path], blobs: Blobs, *, compress: bool = True, remember: bool = True) -> Blob:
+def write(
+    files: Mapping[str, Path],
+    blobs: Blobs,
+    *,
+    compress: bool = True,
+    remember: bool = True,
+    digests: Mapping[Path, str] = MappingProxyType({}),
+) -> Blob:
     """Write a layer of name in the image (relative to its root, with `/`) -> file.
 
     It is taken from `blobs` where one of the same names and contents is there; `remember` is for what will come again.
+    `digests` are the sha256 of files that need not be read for it.
     Raises `Invalid` for names that lead elsewhere, or that an image would not keep.
     """
     kind = media.OCI_LAYER_GZIP if compress else media.OCI_LAYER
     key = ""
     if remember:
-        content = [[name, archive.sha256(files[name])] for name in sorted(files)]
+        content = [[name, digests.get(files[name]) or archive.sha256(files[name])] for name in sorted(files)]
         known = [_RECIPE, zlib.ZLIB_RUNTIME_VERSION, LEVEL] if compress else [_RECIPE]
         key = f"layers/{digest(canonical([known, content])).removeprefix('sha256:')}"
         found = blobs.known(key)

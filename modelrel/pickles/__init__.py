@@ -7,6 +7,7 @@ torch/serialization.py (zip of pickles, and several one after another); NumPy, N
 from __future__ import annotations
 
 from modelrel.pickles.files import Finding, examine, worst
+from modelrel.pickles.gate import Admitted, admit
 from modelrel.pickles.names import Verdict
 
-__all__ = ["Finding", "Verdict", "examine", "worst"]
+__all__ = ["Admitted", "Finding", "Verdict", "admit", "examine", "worst"]

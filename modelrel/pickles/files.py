@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import io
+import ast
 import json
 import lzma
 import re
 import tarfile
-import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Final, cast
+from typing import IO, Final
 
 from modelrel.pickles.machine import Broken, Machine, Name, Seen
-from modelrel.pickles.names import ORDER, Verdict, judged
+from modelrel.pickles.names import ORDER, Verdict, judged, reaches
 from modelrel.pickles.opcodes import STEPS
+from modelrel.pickles.packing import IN_MEMORY, PACKED, PIECE, TooLarge, end, spooled
 
 _PICKLES: Final = (
     ".pkl", ".pickle", ".p", ".joblib", ".jbl", ".dill", ".cloudpickle", ".sav", ".pt", ".pth", ".bin", ".ckpt", ".dat",
@@ -29,16 +27,15 @@ _PICKLES: Final = (
 
 _CODE: Final = (".py", ".pyc", ".pyd", ".so", ".pth.py")
 _DEEPEST: Final = 6
-_IN_MEMORY: Final = 2**26
-_MOST: Final = 2**33
-"""Bytes that one packed file is unpacked to, to be looked through."""
-
 _MOST_MEMBERS: Final = 100_000
 _SEVERAL: Final = 1000
 """Pickles one after another in one file."""
 
 _SHOWN: Final = 100
-_PIECE: Final = 2**20
+_WORDS: Final = 8
+CODE: Final = "code that is imported"
+"""Why a file of Python code has the verdict that it has."""
+
 _NAMED: Final = re.compile(rb"c([A-Za-z_][\w.]{0,99})\n([A-Za-z_][\w.]{0,99})\n")
 _GRAPHS: Final = (b"EagerPyFunc", b"PyFunc", b"PyFuncStateless", b"ReadFile", b"WriteFile")
 """TensorFlow operators that run Python, or read and write files (tensorflow/core/ops)."""
@@ -52,6 +49,13 @@ class Finding:
     verdict: Verdict
     names: tuple[str, ...] = ()
     why: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+    dangerous: tuple[str, ...] = ()
+
+    @property
+    def worst_names(self) -> tuple[str, ...]:
+        """The names that make the verdict what it is."""
+        return self.dangerous or self.unknown
 
 
 def worst(findings: Iterable[Finding]) -> Verdict:
@@ -77,6 +81,14 @@ class _Book:
         if why:
             self.why[why] = None
 
+    def saw(self, seen: Seen) -> None:
+        for name in seen.names:
+            self.named(name)
+        for alarm in seen.alarms:
+            self.note("dangerous", alarm)
+        if seen.words:
+            self.note("unknown", f"code in it names {', '.join(sorted(seen.words)[:_WORDS])}")
+
     def named(self, name: Name, *, least: Verdict = "none") -> None:
         verdict = judged(name.module, name.name)
         if ORDER.index(verdict) < ORDER.index(least):
@@ -94,7 +106,13 @@ def _examined(name: str, path: Path) -> Finding | None:
         return None
     # the worst first, for a long list is cut
     listed = sorted(book.names, key=lambda one: (-ORDER.index(book.names[one]), one))
-    return Finding(path=name, verdict=book.verdict, names=tuple(sorted(listed[:_SHOWN])), why=tuple(book.why))
+    unknown, dangerous = (
+        tuple(sorted(one for one, said in book.names.items() if said == verdict)) for verdict in ORDER[2:]
+    )
+    return Finding(
+        path=name, verdict=book.verdict, names=tuple(sorted(listed[:_SHOWN])), why=tuple(book.why),
+        unknown=unknown, dangerous=dangerous,
+    )  # fmt: skip
 
 
 def _look(name: PurePosixPath, stream: IO[bytes], size: int, book: _Book, depth: int) -> None:
@@ -104,10 +122,10 @@ def _look(name: PurePosixPath, stream: IO[bytes], size: int, book: _Book, depth:
         return
     ending = name.suffix.lower()
     if ending in _CODE:
-        book.note("unknown", "code that is imported")
+        _source(stream, book, read=ending == ".py")
     head = stream.read(262)
     stream.seek(0)
-    for begins, unpacked in _PACKED.items():
+    for begins, unpacked in PACKED.items():
         if head.startswith(begins):
             _unpacked(name, stream, unpacked, book, depth)
     if head.startswith(b"\x04\x22\x4d\x18"):
@@ -124,8 +142,36 @@ def _look(name: PurePosixPath, stream: IO[bytes], size: int, book: _Book, depth:
         _described(name, stream, book)
 
 
+def _source(stream: IO[bytes], book: _Book, *, read: bool) -> None:
+    """Look at the names in Python source, as at those of code in a pickle; what is compiled is not `read`."""
+    book.note("unknown", CODE)
+    try:
+        nodes = list(ast.walk(ast.parse(stream.read(IN_MEMORY) if read else b"")))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        book.note("unknown", "code that cannot be read")
+        return
+    finally:
+        stream.seek(0)
+    words = {word for node in nodes for word in _words(node) if reaches(word)}
+    if words:
+        book.note("unknown", f"code in it names {', '.join(sorted(words)[:_WORDS])}")
+
+
+def _words(node: ast.AST) -> Iterator[str]:
+    match node:
+        case ast.Name(id=word) | ast.Attribute(attr=word):
+            yield word
+        case ast.alias(name=word) | ast.ImportFrom(module=str(word)):
+            yield from word.split(".")
+
+
 def _pickles(stream: IO[bytes], size: int, book: _Book, *, expected: bool, at: int = 0) -> None:
     """Read pickles one after another, as joblib writes them and as plain ones."""
+    stream.seek(0)
+    if stream.read(4) == b"PK\x03\x04":  # a pickle that begins with an id, which only readers of zips would know
+        for name in _run(stream, 0, size, arrays=False)[0].names:
+            book.named(name, least="dangerous")
+        return
     for _ in range(_SEVERAL):
         stream.seek(at)
         said = stream.read(1) == b"\x80"
@@ -140,10 +186,7 @@ def _pickles(stream: IO[bytes], size: int, book: _Book, *, expected: bool, at: i
                 book.named(name, least="dangerous")
             return
         book.note("known")
-        for name in seen.names:
-            book.named(name)
-        for alarm in seen.alarms:
-            book.note("dangerous", alarm)
+        book.saw(seen)
         if seen.arrays:  # who reads it as a plain pickle takes the bytes of its arrays for steps
             for name in _run(stream, at, size, arrays=False)[0].names:
                 book.named(name, least="dangerous")
@@ -175,7 +218,7 @@ def _rest(stream: IO[bytes], at: int, book: _Book) -> None:
     """Look at what follows where a pickle could not be read: a reader may be less strict than we are."""
     stream.seek(at)
     kept = b""
-    while piece := stream.read(_PIECE):
+    while piece := stream.read(PIECE):
         for module, name in _NAMED.findall(kept + piece):
             book.named(Name(module.decode(), name.decode()), least="dangerous")
         kept = piece[-256:]
@@ -188,13 +231,32 @@ def _zip(stream: IO[bytes], book: _Book, depth: int) -> None:
             if len(members) > _MOST_MEMBERS:
                 book.note("unknown", f"a zip of {len(members):,} entries")
                 return
+            script = any(PurePosixPath(member.filename).name == "constants.pkl" for member in members)
             for member in members:
-                with packed.open(member) as content, _spooled(content) as whole:
-                    _look(PurePosixPath(member.filename), whole, _end(whole), book, depth + 1)
-    except _TooLarge:
+                with packed.open(member) as content, spooled(content) as whole:
+                    if script and _script(PurePosixPath(member.filename), whole, book):
+                        continue
+                    _look(PurePosixPath(member.filename), whole, end(whole), book, depth + 1)
+    except TooLarge:
         book.note("unknown", "a zip that unpacks to too much to look through")
     except Exception as error:  # noqa: BLE001 - zlib and zipfile raise many kinds for hostile files
         book.note("unknown", f"a zip that is damaged, which some readers do not mind: {error}"[:200])
+
+
+def _script(name: PurePosixPath, stream: IO[bytes], book: _Book) -> bool:
+    """Look at a member of a TorchScript archive; return whether it is read by its own rules, and not by Python.
+
+    PyTorch's own reader takes the pickles of such an archive, and the code beside them is TorchScript (torch/csrc/jit/
+    serialization/unpickler.cpp, which knows types of the archive and a few names, and nothing that runs).
+    """
+    if "code" in name.parts:
+        return True
+    if name.suffix != ".pkl":
+        return False
+    book.note("known")
+    for asked in _run(stream, 0, end(stream), arrays=False)[0].names:
+        book.named(asked)
+    return True
 
 
 def _tar(stream: IO[bytes], book: _Book, depth: int) -> None:
@@ -205,9 +267,9 @@ def _tar(stream: IO[bytes], book: _Book, depth: int) -> None:
                 content = packed.extractfile(member) if member.isfile() else None
                 if content is None or count > _MOST_MEMBERS:
                     continue
-                with _spooled(content) as whole:
-                    _look(PurePosixPath(member.name), whole, _end(whole), book, depth + 1)
-    except _TooLarge:
+                with spooled(content) as whole:
+                    _look(PurePosixPath(member.name), whole, end(whole), book, depth + 1)
+    except TooLarge:
         book.note("unknown", "a tar with too much to look through")
     except Exception as error:  # noqa: BLE001 - as above
         book.note("unknown", f"a tar that is damaged: {error}"[:200])
@@ -219,7 +281,7 @@ def _npy(stream: IO[bytes], size: int, book: _Book) -> None:
     version = stream.read(2)[:1]
     width = 2 if version == b"\x01" else 4
     length = int.from_bytes(stream.read(width), "little")
-    head = stream.read(min(length, _PIECE))
+    head = stream.read(min(length, PIECE))
     if re.search(rb"O", re.sub(rb"'(descr|fortran_order|shape)'", b"", head)):
         book.note("unknown" if len(head) < length else "known")
         _pickles(stream, size, book, expected=True, at=8 + width + length)
@@ -228,7 +290,7 @@ def _npy(stream: IO[bytes], size: int, book: _Book) -> None:
 def _described(name: PurePosixPath, stream: IO[bytes], book: _Book) -> None:
     """Look for what descriptions of networks and of estimators have run by name."""
     stream.seek(0)
-    content = stream.read(_IN_MEMORY)
+    content = stream.read(IN_MEMORY)
     if re.search(rb'"class_name": *"(Lambda|__lambda__)"|"__lambda__"', content):
         book.note("unknown", "a Keras Lambda layer, which is code")
     if name.suffix.lower() == ".pb":
@@ -256,81 +318,18 @@ def _skops(content: bytes, book: _Book) -> None:
             waiting += node
 
 
-class _TooLarge(Exception):
-    pass
-
-
 def _unpacked(
     name: PurePosixPath, stream: IO[bytes], opened: Callable[[IO[bytes]], IO[bytes]], book: _Book, depth: int
 ) -> None:
     stream.seek(0)
     try:
-        with opened(stream) as content, _spooled(content) as whole:
+        with opened(stream) as content, spooled(content) as whole:
             inner = PurePosixPath(name.stem) if name.suffix in (".gz", ".bz2", ".xz", ".lzma", ".z") else name
-            _look(inner, whole, _end(whole), book, depth + 1)
-    except _TooLarge:
+            _look(inner, whole, end(whole), book, depth + 1)
+    except TooLarge:
         book.note("unknown", "it unpacks to too much to look through")
     except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError):
         if name.suffix.lower() in _PICKLES:
             book.note("unknown", "packed, and damaged")
     finally:
         stream.seek(0)
-
-
-def _inflated(stream: IO[bytes]) -> IO[bytes]:
-    return io.BufferedReader(_Inflated(stream), _PIECE)
-
-
-class _Inflated(io.RawIOBase):
-    """What zlib packed, as a stream."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream, self._inflate, self._left = stream, zlib.decompressobj(), b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        while not self._inflate.eof:
-            piece = self._left or self._stream.read(_PIECE)
-            if not piece:
-                raise EOFError("it stops short")
-            found = self._inflate.decompress(piece, len(buffer))
-            self._left = self._inflate.unconsumed_tail
-            if found:
-                buffer[: len(found)] = found
-                return len(found)
-        return 0
-
-
-_PACKED: Final[Mapping[bytes, Callable[[IO[bytes]], IO[bytes]]]] = {
-    b"\x1f\x8b": lambda stream: cast("IO[bytes]", gzip.GzipFile(fileobj=stream, mode="rb")),
-    b"BZh": lambda stream: bz2.BZ2File(stream, "rb"),
-    b"\xfd7zXZ\x00": lambda stream: lzma.LZMAFile(stream, "rb"),  # noqa: SIM115 - the caller closes it
-    b"\x5d\x00\x00": lambda stream: lzma.LZMAFile(stream, "rb"),  # noqa: SIM115 - the caller closes it
-    **dict.fromkeys((b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda"), _inflated),
-}
-"""How a packed stream begins (RFC 1950, RFC 1952, bzip2, xz, lzma) -> what unpacks it."""
-
-
-def _spooled(content: IO[bytes]) -> IO[bytes]:
-    """Return all of a stream, which can be read twice; on disk where it is large."""
-    whole = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115 - the caller closes it
-    try:
-        total = 0
-        while piece := content.read(_PIECE):
-            total += len(piece)
-            if total > _MOST:
-                raise _TooLarge  # noqa: TRY301 - what was written is closed below
-            whole.write(piece)
-        whole.seek(0)
-    except BaseException:
-        whole.close()
-        raise
-    return whole
-
-
-def _end(stream: IO[bytes]) -> int:
-    size = stream.seek(0, io.SEEK_END)
-    stream.seek(0)
-    return size

@@ -18,6 +18,8 @@ _TEXT: Final = 2**12
 _KEYS: Final = 64
 _NESTED: Final = 20
 _WRAPPER: Final = "NumpyArrayWrapper"
+_CODE_NAMES: Final = 8
+"""Where the names stand among what a code object is made of (types.CodeType, since Python 3.8)."""
 
 
 class Broken(Exception):
@@ -50,10 +52,14 @@ ANY: Final = _Any()
 
 @dataclass(slots=True)
 class Seen:
-    """What a stream did: names it asked for, what no library writes (`alarms`), calls; whether it ended, and where."""
+    """What a stream did: names it asked for, what no library writes (`alarms`), calls; whether it ended, and where.
+
+    `words` are the names in code that it brings which reach programs, files or other code.
+    """
 
     names: dict[Name, None] = field(default_factory=dict)
     alarms: dict[str, None] = field(default_factory=dict)
+    words: dict[str, None] = field(default_factory=dict)
     calls: int = 0
     arrays: int = 0
     ended: bool = False
@@ -276,9 +282,26 @@ class Machine:
         if isinstance(of, Name) and of.name == "getattr" and of.module in ("builtins", "__builtin__"):
             self._attribute(given)
             return
-        if not isinstance(of, Name) and not _own_code(of):
+        if _own_code(of):
+            self._code(args)
+        elif isinstance(of, Name) and names.imports(of.module, of.name):
+            self.name(given[0] if given else None, "*")
+            self.pop()
+        elif not isinstance(of, Name):
             self._alarm("calls what it has computed")
         self.push(Made(of, args))
+
+    def _code(self, args: Any) -> None:
+        """Look at the names in code that the pickle brings: those of a code object stand in tuples of texts."""
+        given = args if isinstance(args, tuple) else (ANY,)
+        if len(given) > _CODE_NAMES + 4 and not isinstance(given[_CODE_NAMES], tuple):
+            given = (ANY,)  # not where CPython has them (Objects/codeobject.c)
+        for one in given:
+            said = one if isinstance(one, tuple) else ()
+            if (one is ANY and len(given) == 1) or (said and any(word is ANY for word in said) and _texts(said)):
+                self._seen.words["names that cannot be read"] = None
+            if _texts(said):
+                self._seen.words.update(dict.fromkeys(word for word in said if names.reaches(word)))
 
     def _attribute(self, given: tuple[Any, ...]) -> None:
         of, name = given[:2] if len(given) in (2, 3) else (None, None)
@@ -334,12 +357,20 @@ class Machine:
         self._seen.alarms[said] = None
 
 
+def _texts(values: tuple[Any, ...]) -> bool:
+    return all(isinstance(one, str) or one is ANY for one in values)
+
+
 def _own_code(of: Any) -> bool:
     """Return whether something was made by what makes code of the pickle itself, which is no secret then."""
     made = of
     while isinstance(made, Made):
         made = made.of
-    return isinstance(made, Name) and names.makes_code(made.module, made.name) and made.name != "subimport"
+    return (
+        isinstance(made, Name)
+        and names.makes_code(made.module, made.name)
+        and not names.imports(made.module, made.name)
+    )
 
 
 def unescaped(text: str) -> str:

@@ -80,6 +80,8 @@ _LISTED: Final = (
     r"(torchvision\.(models|ops)|transformers\.(models|configuration_utils)|tokenizers)(\.\w+)* _?[A-Z]\w*",
     r"mlflow\.(types|models\.signature)(\.\w+)* _?[A-Z]\w*",
     r"mlflow\.pyfunc\.model (PythonModel|PythonModelContext)",
+    r"typing [A-Z]\w+|collections\.abc [A-Z]\w+",
+    r"__torch__(\.\w+)* \w+|torch\.jit\._pickle build_\w+",
 )
 """`module name` of what rebuilds arrays, frames and estimators, and does nothing else."""
 
@@ -107,6 +109,57 @@ def judged(module: str, name: str) -> Verdict:
     return max((_judged(*one) for one in said), key=ORDER.index)
 
 
+_MAKERS: Final = re.compile(
+    r"(cloudpickle(\.cloudpickle(_fast)?)?) "
+    r"(_make_(function|skeleton_class|skeleton_enum|cell|empty_cell|typevar|dict_keys|dict_values|dict_items)"
+    r"|_builtin_type|_class_setstate|_function_setstate|_lookup_class_or_track|_empty_cell_value|subimport)"
+)
+"""What cloudpickle itself writes for code, and nothing that reads another pickle (cloudpickle/cloudpickle.py)."""
+
+_IMPORTS: Final = re.compile(r"cloudpickle(\.\w+)* subimport|dill(\._dill)? _import_module")
+_LIBRARIES: Final = frozenset({
+    "numpy", "scipy", "pandas", "sklearn", "torch", "torchvision", "xgboost", "lightgbm", "catboost", "transformers",
+    "tensorflow", "keras", "math", "cmath", "statistics", "random", "itertools", "functools", "collections", "re",
+    "string", "json", "datetime", "time", "decimal", "fractions", "typing", "dataclasses", "enum", "abc", "copy",
+    "warnings", "logging", "hashlib", "bisect", "heapq", "unicodedata", "textwrap", "operator",
+})  # fmt: skip
+"""Modules that code of a model may name as a whole."""
+
+_REACHES: Final = frozenset({
+    "os", "posix", "nt", "subprocess", "sys", "importlib", "imp", "runpy", "pty", "pkgutil", "socket", "socketserver",
+    "ssl", "asyncio", "multiprocessing", "threading", "_thread", "http", "urllib", "urllib2", "urlopen", "ftplib",
+    "smtplib", "telnetlib", "xmlrpc", "requests", "httpx", "aiohttp", "urllib3", "paramiko", "shutil", "tempfile",
+    "ctypes", "_ctypes", "cffi", "mmap", "pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal",
+    "shelve", "sqlite3", "builtins", "__builtin__", "eval", "exec", "execfile", "compile", "open", "getattr", "setattr",
+    "delattr", "globals", "locals", "vars", "breakpoint", "system", "popen", "Popen", "spawn", "fork", "execv",
+    "execve", "load_library", "from_file", "memmap", "tofile", "read_pickle", "hub",
+    "to_pickle", "ctypeslib", "f2py", "attrgetter", "methodcaller", "inspect", "gc", "signal", "boto3", "jinja2",
+})  # fmt: skip
+_USUAL: Final = frozenset({
+    "__init__", "__call__", "__name__", "__class__", "__doc__", "__module__", "__qualname__", "__len__", "__getitem__",
+    "__setitem__", "__iter__", "__next__", "__enter__", "__exit__", "__eq__", "__hash__", "__repr__", "__str__",
+    "__annotations__", "__post_init__", "__version__", "__contains__", "__setstate__", "__getstate__", "__all__",
+    "__future__", "__file__",
+})  # fmt: skip
+
+
+def reaches(word: str) -> bool:
+    """Return whether a name in code leads to programs, files, the network or other code, as far as a name tells."""
+    special = word.startswith("__") and word.endswith("__")
+    return word in _REACHES or (special and word not in _USUAL)
+
+
+def imports(module: str, name: str) -> bool:
+    """Return whether a name imports the module that it is given."""
+    return bool(_IMPORTS.fullmatch(f"{module} {name}"))
+
+
+def usual_maker(whole: str) -> bool:
+    """Return whether a name (`module.name`) is one by which cloudpickle rebuilds functions and classes."""
+    module, _, name = whole.rpartition(".")
+    return bool(_MAKERS.fullmatch(f"{module} {name}"))
+
+
 def makes_code(module: str, name: str) -> bool:
     """Return whether a name makes functions or classes out of what the pickle holds."""
     return bool(_CODE.fullmatch(f"{module} {name}"))
@@ -123,17 +176,17 @@ def _judged(module: str, name: str) -> Verdict:
         if _BUILTINS_ANYTHING.intersection(parts):
             return "dangerous"
         error = re.fullmatch(r"[A-Z]\w*(Error|Exception|Warning|Interrupt|Iteration|Exit)", name)
-        return "known" if name in _BUILTINS or error else "unknown"
+        method = len(parts) == 2 and parts[0] in _BUILTINS - {"object", "type"} and not parts[1].startswith("_")
+        return "known" if name in _BUILTINS or error or method else "unknown"
     if any(part.startswith("__") and not part.startswith("__pyx_unpickle") for part in parts[1:] or ()):
         return "dangerous"
     if top == "operator" and parts[0] in ("attrgetter", "methodcaller"):
         return "dangerous"
-    whole = f"{module} {name}"
     if makes_code(module, name) or _EXCEPT.match(module):
         return "unknown"
-    if _PLAIN.fullmatch(whole) or (module in _NUMPY and _of_numpy(name)):
-        return "known"
-    return "unknown"
+    library = name == "*" and top in _LIBRARIES
+    plain = library or _PLAIN.fullmatch(f"{module} {name}") or (module in _NUMPY and _of_numpy(name))
+    return "known" if plain else "unknown"
 
 
 def _of_numpy(name: str) -> bool:

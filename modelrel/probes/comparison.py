@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
+from typing import Final
 
 import numpy as np
 
-from modelrel import tensors
-from modelrel.measured import OutputParity, Tolerance
+from modelrel import figures, tensors
+from modelrel.measured import Far, OutputParity, Spread, Tolerance
 from modelrel.probes import evidence
 from modelrel.probes.interview import Answered
 from modelrel.tensors import Array, Tensors
+
+_FAR: Final = 5
+_PAIRS: Final = 240
+_SMALLEST: Final = -36
+"""Half powers of ten below which an error counts as one of 1e-18, which is less than float64 has beside 0.01."""
 
 
 def compared(name: str, answered: Answered, answers: Tensors, tolerance: Tolerance) -> OutputParity:
@@ -22,11 +28,13 @@ def compared(name: str, answered: Answered, answers: Tensors, tolerance: Toleran
         relative = np.where(np.isfinite(absolute) & np.isinf(relative), 0.0, relative)
         over = tensors.excess(original, copy, rtol=tolerance.rtol, atol=tolerance.atol)
         wrong = int((over > 0).sum())
+        lie = spread(name, answered, copy, absolute)
     else:
         different = tensors.disagree(original, copy) & ~answered.undecided(answers)
         absolute = relative = np.zeros(len(original))
         over = different.astype(np.float64)
         wrong = int(different.sum())
+        lie = None
     # Where every row is exact, all excesses are -inf: then the first row stands for them.
     worst = int(np.argmax(over))
     return OutputParity(
@@ -41,7 +49,49 @@ def compared(name: str, answered: Answered, answers: Tensors, tolerance: Toleran
         worst_input={key: evidence.single(array[worst]) for key, array in answered.inputs.items()},
         worst_original=evidence.single(original[worst]),
         worst_copy=evidence.single(copy[worst]),
+        spread=lie,
     )
+
+
+def spread(name: str, answered: Answered, copy: Array, absolute: Array) -> Spread:
+    """Return how the largest absolute errors of N rows, (N,), lie, with a few pairs of numbers that they come from."""
+    original = answered.outputs[name]
+    errors = absolute[np.isfinite(absolute) & (absolute > 0)]
+    halves = np.maximum(np.floor(2 * np.log10(errors)), _SMALLEST).astype(int)
+    counted = zip(*np.unique(halves, return_counts=True), strict=True)
+    first, second = original.astype(np.float64).ravel(), copy.astype(np.float64).ravel()
+    finite = np.flatnonzero(np.isfinite(first) & np.isfinite(second))
+    picked = finite[np.unique(np.linspace(0, len(finite) - 1, min(len(finite), _PAIRS)).astype(int))]
+    return Spread(
+        exact=int((absolute == 0).sum()),
+        halves=tuple((int(half), int(count)) for half, count in counted),
+        far=tuple(_far(int(row), answered, (original, copy), float(absolute[row])) for row in _farthest(absolute)),
+        pairs=tuple((_short(one), _short(other)) for one, other in zip(first[picked], second[picked], strict=True)),
+    )
+
+
+def _farthest(absolute: Array) -> Array:
+    """Return the rows with the largest errors, the largest first; those without one are none."""
+    order = np.argsort(-absolute, kind="stable")[:_FAR]
+    return np.asarray(order[absolute[order] > 0])
+
+
+def _far(row: int, answered: Answered, pair: tuple[Array, Array], error: float) -> Far:
+    original, copy = (array[row].ravel() for array in pair)
+    with np.errstate(invalid="ignore", over="ignore"):
+        apart = np.abs(copy.astype(np.float64) - original.astype(np.float64))
+    column = int(np.argmax(np.where(np.isnan(apart), np.inf, apart)))
+    given = figures.brief({key: evidence.single(array[row]) for key, array in answered.inputs.items()})
+    off = _short(float(np.nan_to_num(error)))  # a record has no infinity
+    return Far(
+        row=row, source=answered.origin[row], error=off, column=column, original=str(original[column]),
+        copy=str(copy[column]), given=given,
+    )  # fmt: skip
+
+
+def _short(value: float) -> float:
+    """Return a number with as many digits as a float32 has; a record has no more use for them."""
+    return float(f"{value:.9g}")
 
 
 def sentence(parity: OutputParity, tolerance: Tolerance) -> str:

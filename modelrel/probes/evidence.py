@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from modelrel import __version__, archive, served, tensors
+from modelrel import __version__, archive, records, served, tensors
 from modelrel.measured import OutputParity
 from modelrel.tensors import Array, Predict, Tensors
 from modelrel.values import ConvertedModel, File, TensorSpec
@@ -98,7 +98,9 @@ def refused(converted: ConvertedModel, measured: Mapping[str, Any], sentences: S
         "model_sha256": converted.file.sha256,
         **{name: _finite(value) for name, value in measured.items()},
     }
-    return _written(converted, REFUSED, content)
+    path = converted.path.parent / REFUSED
+    archive.write(path, records.seal(content))
+    return archive.describe(path, converted.folder)
 
 
 def single(value: Any) -> Any:

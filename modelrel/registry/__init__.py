@@ -1,6 +1,6 @@
 """The registry room: where model versions live and where a promotion is written.
 
-`Registry` asks the quick readers first (`lookup`, `artifacts`: no mlflow import) and MLflow itself for the rest.
+`Registry` asks the quick readers first (`sqlite`, `rest`, `artifacts`: no mlflow import), MLflow itself for the rest.
 """
 
 from __future__ import annotations
@@ -12,34 +12,32 @@ from typing import TYPE_CHECKING
 
 from modelrel.errors import Invalid, did_you_mean
 from modelrel.registry import artifacts
-from modelrel.registry.lookup import (
-    Lookup,
-    RestLookup,
-    RunInfo,
-    SqliteLookup,
-    VersionInfo,
-    hide_credentials,
-    open_lookup,
-)
+from modelrel.registry.lookup import Lookup, ModelInfo, RunInfo, VersionInfo, hide_credentials
+from modelrel.registry.patience import Patience
+from modelrel.registry.quick import open_lookup
 from modelrel.registry.reference import Reference
+from modelrel.registry.rest import RestLookup
+from modelrel.registry.sqlite import SqliteLookup
+from modelrel.registry.writing import RestWriter, Writer
 
 if TYPE_CHECKING:
     from modelrel.registry.mlflow import Mlflow
 
-__all__ = ["Registry", "RunInfo", "VersionInfo"]
+__all__ = ["ModelInfo", "Registry", "RunInfo", "VersionInfo"]
 
 
 class Registry:
     """A model registry by its URI (`sqlite:///mlflow.db`, `http://host:5000`, whatever MLflow takes)."""
 
-    def __init__(self, uri: str) -> None:
-        """Keep the address; nothing is opened before the first question."""
+    def __init__(self, uri: str, say: Callable[[str], None] = lambda _: None) -> None:
+        """Keep the address; nothing is opened before the first question. `say` hears when one is asked again."""
         self.uri = uri
+        self._patience = Patience(say)
         self.shown = hide_credentials(uri)
 
     @cached_property
     def _quick(self) -> SqliteLookup | RestLookup | None:
-        return open_lookup(self.uri)
+        return open_lookup(self.uri, self._patience)
 
     @cached_property
     def _lookup(self) -> Lookup:
@@ -51,7 +49,12 @@ class Registry:
         from modelrel.registry.mlflow import Mlflow
 
         open_lookup(self.uri)  # a missing sqlite file is an error here: MLflow would make an empty one
-        return Mlflow(self.uri)
+        return Mlflow(self.uri, self._patience)
+
+    @cached_property
+    def writer(self) -> Writer:
+        """What changes the registry: by REST where it is a plain server, else by MLflow itself."""
+        return RestWriter(self._quick) if isinstance(self._quick, RestLookup) else self.mlflow
 
     def resolve(self, reference: Reference) -> VersionInfo:
         """Return the one version that a name, number, alias or stage means now.
@@ -61,7 +64,7 @@ class Registry:
         name = reference.name
         number: str | None = reference.value
         if reference.kind == "alias":
-            number = self._lookup.alias(name, reference.value)
+            number = self.aliases(name).get(reference.value)
         elif reference.kind in {"latest", "stage"}:
             number = self._lookup.latest(name, reference.value)
         found = self._lookup.version(name, number) if number else None
@@ -79,7 +82,7 @@ class Registry:
         if newest is None:
             return Invalid(f"the model {name} has no versions", "Register a version first.")
         if reference.kind == "alias":
-            aliases = sorted(self._lookup.aliases(name))
+            aliases = sorted(self.aliases(name))
             known = f"It has: {', '.join(aliases)}." if aliases else f"It has none; {name}/{newest} is the latest."
             return Invalid(f"the model {name} has no alias {reference.value!r}", known)
         if reference.kind == "stage":
@@ -100,8 +103,24 @@ class Registry:
 
     def holder(self, name: str, *, alias: str = "", stage: str = "") -> str:
         """Return the version that holds an alias (or the highest in a stage) now, or "" where none does."""
-        found = self._lookup.alias(name, alias) if alias else self._lookup.latest(name, stage)
+        found = self.aliases(name).get(alias) if alias else self._lookup.latest(name, stage)
         return found or ""
+
+    def model(self, name: str) -> ModelInfo | None:
+        """Return a model with its aliases and tags as they are now, or None."""
+        return self._lookup.model(name)
+
+    def known_model(self, name: str) -> ModelInfo:
+        """Return a model; raises `Invalid` where there is none, naming the nearest that is."""
+        found = self.model(name)
+        if found is None:
+            raise self._unknown(Reference(kind="latest", name=name, value="", text=name))
+        return found
+
+    def aliases(self, name: str) -> dict[str, str]:
+        """Return alias -> version number of a model."""
+        found = self._lookup.model(name)
+        return dict(found.aliases) if found else {}
 
     def version(self, name: str, version: str) -> VersionInfo | None:
         """Return one version as it is now, or None."""
@@ -117,3 +136,14 @@ class Registry:
         """Download the files of a model into the empty folder `into` (see `artifacts.fetched`, `Mlflow.download`)."""
         if self._quick is None or not artifacts.fetched(self._quick, uri, into, note):
             self.mlflow.download(uri, into, note)
+
+    def file(self, uri: str, name: str) -> bytes:
+        """Return one file of a model; raises `Unavailable` (or `Invalid`) where it cannot be had."""
+        found = artifacts.one(self._quick, uri, name) if self._quick else None
+        return self.mlflow.file(uri, name) if found is None else found
+
+    def measured(self, model_id: str) -> dict[str, float]:
+        """Return the metrics of a logged model (`m-...`, MLflow 3), each as last logged; none where there is none."""
+        if not model_id:
+            return {}
+        return self._quick.measured(model_id) if self._quick else self.mlflow.measured(model_id)

@@ -6,19 +6,18 @@ Protocol: `GET api/2.0/mlflow-artifacts/artifacts?path=FOLDER` lists one level, 
 
 from __future__ import annotations
 
-import json
 import shutil
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
-from http.client import HTTPException
 from pathlib import Path
 from typing import Final
 
 from modelrel import archive
 from modelrel.errors import Unavailable
-from modelrel.registry.lookup import RestLookup, SqliteLookup
+from modelrel.registry.rest import RestLookup
+from modelrel.registry.sqlite import SqliteLookup
 
 _SERVED: Final = "/api/2.0/mlflow-artifacts/artifacts"
 _DEEPEST: Final = 64
@@ -27,9 +26,9 @@ _DEEPEST: Final = 64
 def fetched(lookup: SqliteLookup | RestLookup, uri: str, into: Path, note: Callable[[str], None]) -> bool:
     """Download every file of `models:/churn/7` or `models:/m-...` into the empty folder `into`.
 
-    Returns False, leaving `into` empty, where only mlflow knows how: another store, or anything unexpected (it tries
-    again, and says what is wrong). Raises `Invalid` for a name that leads outside, or a link; `Unavailable` where
-    the files are gone.
+    Returns False, leaving `into` empty, where only mlflow knows how: another store, or anything unexpected (it says
+    what is wrong). Raises `Invalid` for a name that leads outside, or a link; `Unavailable` where the files are gone,
+    or do not arrive whole.
     """
     location = _location(lookup, uri) or ""
     parts = urllib.parse.urlsplit(location)
@@ -42,11 +41,27 @@ def fetched(lookup: SqliteLookup | RestLookup, uri: str, into: Path, note: Calla
         return False
     try:
         _served(lookup, parts.path.strip("/"), into, note)
-    except (OSError, HTTPException, ValueError, KeyError, TypeError, AttributeError):
+    except (urllib.error.HTTPError, ValueError, KeyError, TypeError, AttributeError):
         for path in into.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         return False
     return True
+
+
+def one(lookup: SqliteLookup | RestLookup, uri: str, name: str) -> bytes | None:
+    """Return one file of a model, or None where only mlflow knows how to fetch it, or whether it is there."""
+    location = _location(lookup, uri) or ""
+    parts = urllib.parse.urlsplit(location)
+    if parts.netloc or parts.query or parts.fragment:
+        return None
+    try:
+        if parts.scheme == "file" or (not parts.scheme and parts.path.startswith("/")):
+            return archive.within(Path(urllib.request.url2pathname(parts.path)), name).read_bytes()
+        if parts.scheme != "mlflow-artifacts" or not isinstance(lookup, RestLookup) or _from_its_store(lookup):
+            return None
+        return lookup.read(f"{_SERVED}/{parts.path.strip('/')}/{name}")
+    except (OSError, ValueError):
+        return None
 
 
 def _location(lookup: SqliteLookup | RestLookup, uri: str) -> str | None:
@@ -76,7 +91,7 @@ def copied(top: Path, into: Path, note: Callable[[str], None]) -> None:
 
 
 def _served(server: RestLookup, root: str, into: Path, note: Callable[[str], None]) -> None:
-    """Fetch every file below `root` from the server; raises ValueError where it sends other than it listed."""
+    """Fetch every file below `root` from the server; raises ValueError where it answers what is not of the protocol."""
     if _from_its_store(server):
         raise ValueError(root)  # mlflow knows how
     # all names are checked before the first byte is fetched
@@ -86,28 +101,23 @@ def _served(server: RestLookup, root: str, into: Path, note: Callable[[str], Non
     for name, size, target in found:
         note(name)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with server.open(f"{_SERVED}/{root}/{name}") as answer, target.open("xb") as stream:
-            shutil.copyfileobj(answer, stream, 2**20)
-        if target.stat().st_size != size:
-            raise ValueError(name)  # cut off on the way
+        server.fetch(f"{_SERVED}/{root}/{name}", target, size)
 
 
 def _from_its_store(server: RestLookup) -> bool:
     """Return whether the server would rather have files fetched from the store behind it; old ones do not say."""
-    try:
-        with server.open("/api/3.0/mlflow/server-info") as answer:
-            return bool(json.load(answer).get("multipart_downloads_enabled"))
-    except urllib.error.HTTPError:
-        return False
+    status, said = server.ask("/api/3.0/mlflow/server-info")
+    return status == 200 and bool(said.get("multipart_downloads_enabled"))
 
 
 def _listed(server: RestLookup, root: str, below: str, depth: int) -> Iterator[tuple[str, int]]:
     """Yield the name (relative to `root`) and size of every file."""
     if depth > _DEEPEST:
         raise ValueError(below)
-    with server.open(_SERVED, path=f"{root}/{below}".rstrip("/")) as answer:
-        entries = json.load(answer).get("files", [])
-    for entry in entries:
+    status, said = server.ask(_SERVED, path=f"{root}/{below}".rstrip("/"))
+    if status != 200:
+        raise ValueError(below)
+    for entry in said.get("files", []):
         name = f"{below}{entry['path']}"
         if entry["is_dir"]:
             yield from _listed(server, root, f"{name}/", depth + 1)

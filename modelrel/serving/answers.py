@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
-from urllib.parse import quote
 
 import msgspec
 
@@ -56,12 +55,16 @@ class Refused(Exception):
 
 def named(name: str, version: str) -> Headers:
     """Return the headers of a JSON answer that a version of a model made."""
-    return Headers(
-        {
-            **JSON_HEADERS,
-            MODEL_HEADER: f"{quote(name, safe='/', errors='replace')}/{quote(version, safe='', errors='replace')}",
-        }
-    )
+    return Headers({**JSON_HEADERS, MODEL_HEADER: f"{quoted(name, safe='/')}/{quoted(version, safe='')}"})
+
+
+def quoted(text: str, safe: str = "/") -> str:
+    """Return a text percent-encoded but for letters, digits, ``_.-~`` and what is ``safe``."""
+    if text.isascii() and text.replace("_", "").isalnum():
+        return text
+    from urllib.parse import quote  # here, because a function that starts has no time for it
+
+    return quote(text, safe=safe, errors="replace")
 
 
 def signed(answer: Answer, headers: Headers) -> Answer:

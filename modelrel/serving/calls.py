@@ -7,8 +7,9 @@ call says its results in the protocol it came in.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
 
 if TYPE_CHECKING:
     from .answers import Answer
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
     from .tensors import Array
 
 
-@dataclass(slots=True)
-class Call:
+class Call(msgspec.Struct, eq=False):
     """One inference: ``model`` is to compute ``outputs`` from ``feeds``, and ``render`` makes the answer of them.
 
     ``feeds`` holds an array per input of the model, of its dtype and rank. ``outputs`` are served names, in the order
@@ -34,7 +34,7 @@ class Call:
     render: Callable[[Call, list[Array]], Answer]
     id: str | None = None
     params: Mapping[str, Any] | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = {}
     exchange: Exchange | None = None
 
 

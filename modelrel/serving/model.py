@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import numpy as np
 
-from . import adapters
 from .answers import Refused, named
 from .manifest import DEFAULT_SIGNATURE, BrokenModel, Golden, Interface, Manifest, TensorSpec, inside, read_manifest
 from .runtimes import FORMATS, Loaded, Means, runtime
@@ -20,6 +19,8 @@ from .tensors import DTYPES, Array
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from . import adapters
 
     Params = Mapping[str, Any] | None
 
@@ -191,12 +192,14 @@ class Model:
 
     def _adapted(self, adapter: adapters.Adapter, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
         """Compute some rows after others, as the adapter asks for: what it makes of them is large."""
+        from .adapters import BadInput
+
         count = len(next(iter(feeds.values())))
         found = []
         for at in range(0, max(count, 1), adapter.rows):
             try:
                 some = adapter({name: array[at : at + adapter.rows] for name, array in feeds.items()})
-            except adapters.BadInput as error:
+            except BadInput as error:
                 raise Refused(400, str(error)) from error
             found.append(self._computed(outputs, some))
         return found[0] if len(found) == 1 else [np.concatenate(parts) for parts in zip(*found, strict=True)]
@@ -257,6 +260,8 @@ def load_model(
 
 
 def _adapter(path: Path) -> adapters.Adapter:
+    from . import adapters  # here, because most models have none
+
     try:
         return adapters.load(path)
     except adapters.BrokenAdapter as error:

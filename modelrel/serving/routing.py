@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
-from urllib.parse import quote
 
 from . import VERSION, front, invocations, repository, v2
-from .answers import JSON_HEADERS, TEXT_HEADERS, Answer, Refused, signed
+from .answers import JSON_HEADERS, TEXT_HEADERS, Answer, Refused, quoted, signed
 from .calls import Route, always
 from .compression import unpacked
 from .model import Model
@@ -63,7 +62,7 @@ class Router:
             raise _lost(snapshot, path.removeprefix("grpc:"))
         if found.verb != method and (found.verb, method) != ("GET", "HEAD"):
             allowed = "GET, HEAD" if found.verb == "GET" else found.verb
-            raise Refused(405, f"{quote(path)} answers {allowed}, not {method}", {"allow": allowed})
+            raise Refused(405, f"{quoted(path)} answers {allowed}, not {method}", {"allow": allowed})
         return found
 
     def entered(self, method: str, path: str) -> Route:
@@ -160,4 +159,4 @@ def _lost(snapshot: Snapshot, path: str) -> Refused:
             if len(rest) >= 2 and rest[0] == "versions" and rest[1] not in endpoint.named:
                 known = ", ".join(map(repr, endpoint.named))
                 return Refused(404, f"model {endpoint.name!r} has no version {rest[1]!r} here, only {known}")
-    return Refused(404, f"there is nothing at {quote(path, errors='replace')}")
+    return Refused(404, f"there is nothing at {quoted(path)}")

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from modelrel import archive, extras, originals, served
+from modelrel import archive, extras, originals, pickles, served
 from modelrel.environments import Limits, Worker
 from modelrel.errors import Invalid, Refused, did_you_mean
 from modelrel.flavors import FLAVORS
@@ -22,6 +22,7 @@ from modelrel.probes import calibration, rows
 from modelrel.probes.generated import Maker
 from modelrel.registry import mlmodel
 from modelrel.serving import adapters
+from modelrel.steps import grounds
 from modelrel.tensors import Array
 from modelrel.values import ConvertedModel, ConvertOptions, EnvChoice, Interface, Signature, SourceModel, specs
 
@@ -39,9 +40,9 @@ def convert(
 ) -> ConvertedModel:
     """Write `<release>/<format>/<place>/model.*` and its `hints.json`, and return what was written.
 
-    Equal inputs give equal bytes. `begun` is called when the model is loading. Raises `Refused` where the model has
-    no exact copy, breaks the limits or has no signature, `Invalid` for a damaged model file, `Unavailable` for a
-    missing library.
+    Equal inputs give equal bytes. `begun` is called when the model is loading. Raises `Refused` where loading the model
+    would run what was not allowed, it has no exact copy, breaks the limits or has no signature, `Invalid` for a damaged
+    model file, `Unavailable` for a missing library.
     """
     with _made(source, format, options, note, begun) as copy:
         content = copy.path.read_bytes()
@@ -60,6 +61,8 @@ def convert(
         interface=options.interface,
         quantize="" if options.quantize == "none" else options.quantize,
         tool=_tool(format, options),
+        allowed_pickle=copy.admitted.allowed,
+        notes=(*written.notes, *copy.admitted.notes),
     )
     if copy.own is None:
         return converted
@@ -89,6 +92,7 @@ class _Copy:
     own: Wanted | None
     used: dict[str, str]
     handed_in: str
+    admitted: pickles.Admitted
 
 
 @contextmanager
@@ -104,6 +108,7 @@ def _made(
         raise Invalid(f"a {format} copy cannot be made smaller", f"--quantize is for {' and '.join(_SMALLER)}.")
     tool = _tool(format, options)
     signature = signed(source, options.signature)
+    admitted = pickles.admit(source.label, source.flavor, grounds.pickled(source), options.allow_pickle)
     own = environment(source, format, options.env, tool)
     python = str(originals.ready(own, note)) if own else ""
     used = originals.installed(own, room.TOOLS) if own else tools(format)
@@ -137,7 +142,7 @@ def _made(
         if handed_in:
             room.load(path)  # it would stand as the user's own; one of ours is loaded by `verify`, once
         said = {**reply.value, "notes": [*reply.value["notes"], *rounded]}
-        yield _Copy(path, said, own, used, handed_in)
+        yield _Copy(path, said, own, used, handed_in, admitted)
 
 
 def _rows(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Final
 
-from modelrel import archive, extras, render, wheelhouse
+from modelrel import archive, extras, records, render, wheelhouse
 from modelrel.delivered import Package
 from modelrel.errors import Invalid, Refused, did_you_mean
 from modelrel.measured import Quantize
@@ -65,6 +64,7 @@ def package(  # noqa: PLR0913  # each is a value of the chain
         source_date_epoch=_epoch(),
         deploys=image.target if image else "",
         variants=variants,
+        tools=tools(target, options),
     )
 
 
@@ -81,7 +81,7 @@ def _refusal(error: Refused, target: str, options: PackageOptions, draft: Draft 
         "size": draft.size if draft else None,
         "parts": dict(draft.parts) if draft else {},
     }
-    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+    return records.seal(content)
 
 
 def form(target: str, asked: str = "") -> str:
@@ -162,7 +162,8 @@ def tools(target: str, options: PackageOptions) -> Mapping[str, str]:
     """Return what else decides the bytes: versions, and digests of the templates and of the serving folder."""
     room = of(target)
     chosen = checked(target, options)
-    ours = {name: archive.sha256(path) for name, path in payload.serving_files().items()}
+    known = payload.serving_digests()
+    ours = {name: known[path] for name, path in payload.serving_files().items()}
     return {
         **extras.versions(*room.TOOLS),
         "python": chosen.python,

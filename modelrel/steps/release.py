@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Final, Literal
 
-from modelrel import __version__, archive, extras, originals, records
-from modelrel.delivered import Package, Promotion, Pushed, SmokeReport
+from modelrel import __version__, extras, originals, records
+from modelrel.attestation.keys import Signer
+from modelrel.delivered import Attestation, Package, Promotion, Pushed, SmokeReport
 from modelrel.environments import Worker
 from modelrel.errors import ModelrelError, Refused
 from modelrel.formats import FORMATS
+from modelrel.policy import Policy
 from modelrel.probes import loss
+from modelrel.promoted import Change
 from modelrel.registry import Registry
 from modelrel.registry.reference import Reference
+from modelrel.steps import attest as attest_step
 from modelrel.steps import convert as convert_step
-from modelrel.steps import evidence
+from modelrel.steps import evidence, summary
 from modelrel.steps import inspect as inspect_step
+from modelrel.steps import into as into_step
 from modelrel.steps import package as package_step
 from modelrel.steps import promote as promote_step
 from modelrel.steps import pull as pull_step
@@ -32,15 +35,12 @@ from modelrel.steps.stages import Listener, Outcome, Stage, StageResult, Value, 
 from modelrel.values import (
     ConvertedModel,
     ConvertOptions,
-    File,
     PackageOptions,
     ParityReport,
     SourceModel,
     VerifyOptions,
     digest,
 )
-
-SUMMARY: Final = "release.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +68,7 @@ class Release:
         self.folder = pull_step.release_folder(located, dist)
         self.results: list[StageResult] = []
         self._done: dict[str, object] = {}
+        self._changed = False
 
     def source(self) -> SourceModel:
         """Pull."""
@@ -274,6 +275,25 @@ class Release:
         before = push_step.before(self.folder.parent)
         return self._step(stage, lambda: push_step.push(package, name, self.listener.note, before))
 
+    def attested(self, smoke: SmokeReport, signer: Signer | None = None) -> Attestation:
+        """State for others what is proven of a package, signed where there is a signer; what is signed stays so.
+
+        The statements are as old as the smoke test, whoever signs them later.
+        """
+        target, form = smoke.package.target, smoke.package.converted.format
+        record = self.folder / form / target / "Attestation.json"
+        before = records.read(Attestation, record, None, smoke=smoke)
+
+        def stage(who: str) -> Stage[Attestation]:
+            key = self._key("attest", smoke, [who, [file.sha256 for file in attest_step.standing(smoke.package)]], {})
+            return Stage(f"attest {target}", record, Attestation, key, {"smoke": smoke})
+
+        signed = stage(before.key) if before and before.key and signer is None else None
+        if signed and records.read(Attestation, record, signed.key, smoke=smoke) and "attest" not in self.options.force:
+            return self._step(signed, lambda: before)  # type: ignore[arg-type,return-value]
+        at = before.at if before else attest_step.now()
+        return self._step(stage(signer.public.id if signer else ""), lambda: attest_step.attest(smoke, signer, at))
+
     def evidence(self) -> tuple[SmokeReport, ...]:
         """Return the smoke reports on disk, one for each packaged target, without making anything.
 
@@ -282,31 +302,32 @@ class Release:
         return evidence.of(self.folder, self._label, self.options.format)
 
     def promoted(
-        self,
-        smokes: tuple[SmokeReport, ...],
-        kind: Literal["alias", "stage"],
-        to: str,
-        by: str,
-        *,
-        dry_run: bool = False,
-    ) -> Promotion:
-        """Move an alias (or stage) to this version; `dry_run` only says what would change."""
-        stage, start = f"promote {to}", self._begin(f"promote {to}")
-        planned = promote_step.plan(smokes, self.registry, kind, to)
-        record = self.folder / f"Promotion.{planned.to}.json"
-        key = self._key("promote", list(smokes), [kind, planned.to, self.registry.shown], {})
+        self, smokes: tuple[SmokeReport, ...], change: Change, policy: Policy, *, dry_run: bool = False,
+        into: tuple[Registry, str] | None = None,
+    ) -> Promotion:  # fmt: skip
+        """Move an alias (or stage) to this version, if the policy lets it; `dry_run` only says what would change.
+
+        `into` is another registry, and the name of the model there: the version is carried over first.
+        """
+        stage, start = f"promote {change.to}", self._begin(f"promote {change.to}")
+        attestations = evidence.attested(smokes, policy.public_keys)
+        route = into_step.route(self.registry, into, smokes)
+        planned = promote_step.plan(smokes, route, change, policy, attestations)
+        record = self.folder / f"Promotion.{route.called(planned.to)}.json"
+        key = self._key("promote", list(smokes), [change.kind, planned.to, planned.registry], {})
         was = planned.previous or "nobody"
-        if promote_step.recorded(planned, self.registry):
+        if promote_step.recorded(planned, route.registry):
             found = records.read(Promotion, record, key, smokes=smokes)
-            self._end(stage, "up to date", f"{kind} {planned.to} is at version {planned.version} already", start)
+            self._end(stage, "up to date", f"{change.kind} {planned.to} is at version {planned.version} already", start)
             return found or planned
         if dry_run:
-            detail = f"{kind} {planned.to}: {was} → {planned.version}"
-            self._end(stage, "would change", detail, start)
+            detail = f"{change.kind} {planned.to}: {was} → {planned.version or 'a copy'}"
+            self._end(stage, "would be refused" if planned.verdict.refused else "would change", detail, start)
             return planned
-        done = promote_step.promote(planned, self.registry, by, self.listener.note)
+        planned = into_step.carried_over(planned, route, self.listener.note)
+        done = promote_step.promote(planned, route.registry, self.listener.note)
         records.write(done, record, key)
-        self._end(stage, "done", f"{kind} {planned.to}: {was} → {planned.version}", start)
+        self._end(stage, "done", f"{change.kind} {planned.to}: {was} → {planned.version}", start)
         return done
 
     def notes(self) -> list[str]:
@@ -315,29 +336,15 @@ class Release:
 
     def summary(self) -> Path:
         """Write `release.json`, which names every file of the release with its sha256; return its path."""
-        files: dict[str, File] = {}
-        for path in sorted(self.folder.rglob("*.json")):
-            # the records themselves; what they name has been checked against its digest already
-            relative = path.relative_to(self.folder)
-            if path.name[0].isupper() and relative.parts[0] != "source" and "context" not in relative.parts:
-                files[relative.as_posix()] = archive.describe(path, self.folder)
-        for value in self._done.values():
-            files.update({file.path: file for file in records.files_of(value)})
-        content = {
-            "schema": records.SCHEMA,
-            "modelrel": __version__,
-            "model": self.located.name,
-            "version": pull_step.version_of(self.located),
-            "uri": pull_step.uri_of(self.located),
-            "files": [
-                {"path": file.path, "sha256": file.sha256, "size": file.size} for _, file in sorted(files.items())
-            ],
-        }
-        path = self.folder / SUMMARY
-        text = (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
-        if not path.is_file() or path.read_bytes() != text:
-            archive.write(path, text)
-        return path
+        about = {"model": self.located.name, "version": pull_step.version_of(self.located)}
+        about["uri"] = pull_step.uri_of(self.located)
+        known = {file.path: file for value in self._done.values() for file in records.files_of(value)}
+        return summary.write(self.folder, about, known)
+
+    def relisted(self) -> None:
+        """Bring `release.json`, where there is one, in line with what was made or refused meanwhile."""
+        if self._changed and (self.folder / summary.NAME).is_file():
+            self.summary()
 
     # the machinery
 
@@ -357,6 +364,7 @@ class Release:
             if found is not None and stage.holds(found):
                 return self._skip(stage.name, found)
         start = self._begin(stage.name)
+        self._changed = True
         # what is about to be replaced must not be described by an old record if we die half-way
         stage.record.unlink(missing_ok=True)
         value = run()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import statistics
 import time
 from typing import Final
@@ -44,7 +43,7 @@ def smoke(package: Package, note: Note = lambda _: None, seconds: float = 120.0)
             "checks": [dataclasses.asdict(check) for check in examination.checks],
         }
         path = archive.within(package.folder, package.artifact).parent / "SmokeReport.refused.json"
-        archive.write(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+        archive.write(path, records.seal(content))
         raise
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Generic, Literal, Protocol, TypeVar
 
 from modelrel import archive
-from modelrel.delivered import Package, Pushed, SmokeReport
+from modelrel.delivered import Attestation, Package, Pushed, SmokeReport
 from modelrel.errors import Invalid
 from modelrel.measured import Loss
 from modelrel.values import ConvertedModel, ConvertOptions, ParityReport, SourceModel
 
 Value = TypeVar("Value")
-Outcome = Literal["done", "up to date", "would change"]
+Outcome = Literal["done", "up to date", "would change", "would be refused"]
 
 
 class Listener(Protocol):
@@ -76,6 +76,9 @@ def describe(value: object) -> str:
         case SmokeReport():
             how = f"{len(value.checks)} checks by {value.runner}"
             return f"{how}, first answer {value.first_answer_s:.2f} s, p99 {value.p99_ms:.1f} ms"
+        case Attestation():
+            who = f"signed by key {value.key[:16]}…" if value.key else "not signed: digests, and nobody who vouches"
+            return f"{len(value.files)} files of evidence, {who}"
         case Pushed():
             count = value.sent + value.mounted + value.there
             wire = f"{value.sent} of {count} blobs sent ({value.sent_bytes / 1e6:.1f} MB)"

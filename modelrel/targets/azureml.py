@@ -44,12 +44,13 @@ stands = always  # the files are all there is; the image is another target's
 _DEPLOYMENT: Final = "deployment.yaml"
 _SCORE: Final = "/invocations"
 _PERIOD_S: Final = 10
+_MOST_FAILURES: Final = 30
 # "Azure Machine Learning limits": endpoints and deployments
 _NAME: Final = r"[A-Za-z][A-Za-z0-9-]{1,30}[A-Za-z0-9]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OnlineSpec:
+class OnlineSpec(deployed.Patience):
     """What the templates are about; they know it as `online`."""
 
     endpoint: Text
@@ -67,7 +68,8 @@ class OnlineSpec:
     instance_type: Text
     instances: int
     timeout: int
-    startup_seconds: int
+    period: int = _PERIOD_S
+    most_failures: int = _MOST_FAILURES
     canary: int
     stable: Text
 
@@ -75,16 +77,6 @@ class OnlineSpec:
     def timeout_ms(self) -> int:
         """Milliseconds for one request."""
         return self.timeout * 1000
-
-    @property
-    def startup_failures(self) -> int:
-        """How often the readiness probe may fail."""
-        return min(-(-self.startup_seconds // _PERIOD_S), 30)
-
-    @property
-    def period(self) -> int:
-        """Seconds between two probes."""
-        return _PERIOD_S
 
     @property
     def traffic(self) -> str:

@@ -176,7 +176,8 @@ def write(
         groups = {
             group: {_at(name, image): path for name, path in files.items()} for group, files in content.groups.items()
         }
-        bodies.append(Body(base=base, groups=groups, settings=read_settings(content.folder / _CONFIG)))
+        settings = read_settings(content.folder / _CONFIG)
+        bodies.append(Body(base=base, groups=groups, settings=settings, digests=content.load.digests))
         named = standard_labels(parity, chosen, "")
     file = f"{payload.slug(parity.source.name)}-{payload.version_slug(parity)}.tar"
     note(f"writing {file}")

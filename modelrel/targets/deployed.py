@@ -67,6 +67,20 @@ class Fact:
     value: Text
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long a platform waits for a container: it asks every `period` seconds, at most `most_failures` times."""
+
+    startup_seconds: int
+    period: int
+    most_failures: int = 3600
+
+    @property
+    def startup_failures(self) -> int:
+        """How often the probe may fail."""
+        return min(-(-self.startup_seconds // self.period), self.most_failures)
+
+
 def facts(content: Mapping[str, str]) -> tuple[Fact, ...]:
     """Return what is known, as templates take it."""
     return tuple(Fact(key=Text(key), value=Text(value)) for key, value in content.items() if value)

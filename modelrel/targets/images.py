@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -140,11 +140,15 @@ class Kept:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Body:
-    """What an image holds for one platform: base, layers (group -> path in it -> file), settings of a container."""
+    """What an image holds for one platform: base, layers (group -> path in it -> file), settings of a container.
+
+    `digests` are the sha256 of files that are known already.
+    """
 
     base: bases.Base
     groups: Mapping[str, Mapping[str, Path]]
     settings: Mapping[str, Any]
+    digests: Mapping[Path, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +191,9 @@ def write_image(bodies: Sequence[Body], wanted: Wanted) -> Image:
             for group, files in body.groups.items():
                 stable = group in STABLE
                 store = cache() if stable else fresh
-                blob = layers.write(files, store, compress=group != "model" or docker, remember=stable)
+                blob = layers.write(
+                    files, store, compress=group != "model" or docker, remember=stable, digests=body.digests
+                )
                 added.append(images.Added(name=group, blob=blob, history=f"modelrel: {group}"))
                 shared = blob.part.digest in made or len(bodies) == 1
                 made[blob.part.digest] = _layer(group if shared else f"{group} {body.base.platform}", blob)

@@ -49,7 +49,7 @@ _SPARE_S: Final = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeploymentSpec:
+class DeploymentSpec(deployed.Patience):
     """What the templates are about; they know it as `deployment`.
 
     `service` is the name that clients use, of both tracks; `name` that of the Deployment of this track.
@@ -71,7 +71,7 @@ class DeploymentSpec:
     cpu: Text
     memory: Text
     storage: Text
-    startup_seconds: int
+    period: int = _PERIOD_S
     grace: int
     track: str
     weight: int
@@ -85,16 +85,6 @@ class DeploymentSpec:
     def everybody(self) -> tuple[Fact, ...]:
         """The labels that the pods of both tracks have."""
         return tuple(fact for fact in self.selector if fact.key != f"{deployed.PREFIX}track")
-
-    @property
-    def startup_failures(self) -> int:
-        """How often the startup probe may fail."""
-        return -(-self.startup_seconds // self.period)
-
-    @property
-    def period(self) -> int:
-        """Seconds between two startup probes."""
-        return _PERIOD_S
 
     @property
     def drain(self) -> int:

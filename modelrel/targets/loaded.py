@@ -6,7 +6,6 @@ import contextlib
 import os
 import secrets
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,7 +20,7 @@ from modelrel.oci.content import Descriptor
 from modelrel.oci.read import Layout, document
 from modelrel.targets.delivery import Note, Running
 from modelrel.targets.engine import Engine
-from modelrel.targets.process import Program, free_port, guarded, http_sender, resident, started, tail
+from modelrel.targets.process import Program, free_port, served
 
 _SMOKE: Final = "modelrel-smoke"
 
@@ -125,16 +124,9 @@ def _unpacked(package: Package, image: Layout, added: Mapping[str, Any]) -> Iter
         own = {"Cmd": added["command"]} if added.get("command") else {}
         more = {**added.get("environment", {}), "PORT": str(port), "MODELREL_HOST": "127.0.0.1"}
         program = program_of(python, {**settings, **own}, root, more)
-        begun = time.perf_counter()
         folder = root / str(settings.get("WorkingDir", "")).lstrip("/")
-        with started(folder, program, log) as process, http_sender((("127.0.0.1", port),)) as send:
-            yield Running(
-                runner="process",
-                send=guarded(send, process, log),
-                started=begun,
-                memory_bytes=lambda: resident(process.pid),
-                log=lambda: tail(log),
-            )
+        with served(folder, program, port, log) as running:
+            yield running
 
 
 def program_of(python: Path, settings: Mapping[str, Any], root: Path, more: Mapping[str, str]) -> Program:

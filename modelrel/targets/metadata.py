@@ -31,6 +31,6 @@ def write(
     for name, content in texts.items():
         archive.write(into / name, content)
     group = {name: into / name for name in texts}
-    text = payload.manifest(parity, {**load.files, **others, **group}, load.pickle)
+    text = payload.manifest(parity, {**load.files, **others, **group}, load)
     archive.write(into / payload.MANIFEST, text.encode())
     return {**group, payload.MANIFEST: into / payload.MANIFEST}

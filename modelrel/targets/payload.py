@@ -10,17 +10,18 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from modelrel import __version__, archive, distributions, extras, wheels
+from modelrel import __version__, archive, digests, distributions, extras, wheels
 from modelrel.errors import Unavailable
 from modelrel.serving import adapters
 from modelrel.targets import as_is
 from modelrel.targets.delivery import Note
-from modelrel.values import PackageOptions, ParityReport
+from modelrel.values import PackageOptions, ParityReport, digest
 from modelrel.wheels import Wheels
 
 LOCK: Final = "requirements.lock"
@@ -53,12 +54,14 @@ class Payload:
 
     Each group is name inside the delivery -> the file that goes there: an image makes a layer of each. Of a model as it
     is, `environment` comes first: its own packages, in a folder of this name; its files stand as long as this value.
+    `digests` are those of the files that are the same in every delivery.
     """
 
     groups: Mapping[str, Mapping[str, Path]]
     wheels: Wheels
     parts: Mapping[str, int]
     as_is: as_is.AsItIs | None = None
+    digests: Mapping[Path, str] = field(default_factory=dict)
 
     @property
     def installed(self) -> tuple[Wheels, ...]:
@@ -103,12 +106,10 @@ def gather(parity: ParityReport, options: PackageOptions, shape: Shape, note: No
     files = model_files(parity)
     own = as_is.laid_out(parity, options, shape.lock, note) if parity.converted.format == as_is.FORMAT else None
     fetched = _fetch(parity, options, shape, note)
+    libraries = list(archive.walk(fetched.folder))
     groups = {
         **({"environment": own.packages} if own else {}),
-        "wheels": {
-            f"{shape.wheels_at}{path.relative_to(fetched.folder).as_posix()}": path
-            for path in archive.walk(fetched.folder)
-        },
+        "wheels": {f"{shape.wheels_at}{path.relative_to(fetched.folder).as_posix()}": path for path in libraries},
         "serving": {f"serving/{name}": path for name, path in serving_files().items()},
         "model": own.files if own else {f"model/{path.name}": path for path in files},
     }
@@ -116,10 +117,13 @@ def gather(parity: ParityReport, options: PackageOptions, shape: Shape, note: No
     if own:
         weighed |= as_is.sizes(own.environment)
         fetched = replace(fetched, notes=(*fetched.notes, *own.notes))
-    return Payload(groups=groups, wheels=fetched, parts={**wheels.sizes(fetched.folder), **weighed}, as_is=own)
+    known = {**digests.of(libraries, _seen(fetched.folder)), **serving_digests()}
+    parts = {**wheels.sizes(fetched.folder), **weighed}
+    return Payload(groups=groups, wheels=fetched, parts=parts, as_is=own, digests=known)
 
 
-def serving_files() -> dict[str, Path]:
+@cache
+def serving_files() -> Mapping[str, Path]:
     """Return name -> path of every file of the reference server, without tests and caches."""
     top = Path(__file__).resolve().parent.parent / "serving"
     files = {path.relative_to(top).as_posix(): path for path in archive.walk(top)}
@@ -128,6 +132,16 @@ def serving_files() -> dict[str, Path]:
         for name, path in files.items()
         if not {"__pycache__", "tests"} & set(path.relative_to(top).parts) and path.suffix != ".pyc"
     }
+
+
+def serving_digests() -> Mapping[Path, str]:
+    """Return the sha256 of every file of the reference server."""
+    return digests.of(serving_files().values(), _seen(Path(__file__)))
+
+
+def _seen(place: Path) -> Path:
+    """Return the file that remembers what was read in a place."""
+    return wheels.cache_dir() / "digests" / f"{digest(str(place))}.json"
 
 
 def model_files(parity: ParityReport) -> tuple[Path, ...]:
@@ -182,11 +196,12 @@ def copy(files: Mapping[str, Path], into: Path) -> None:
         Path(top).chmod(0o755)
 
 
-def manifest(parity: ParityReport, files: Mapping[str, Path], pickle: Mapping[str, Any] | None = None) -> str:
+def manifest(parity: ParityReport, files: Mapping[str, Path], load: Payload | None = None) -> str:
     """Return the text of `manifest.json`: which model this is, and the sha256 of every file beside it.
 
-    `pickle` is the payload's: what loading the model would run.
+    The payload says what loading the model would run.
     """
+    known, pickle = (load.digests, load.pickle) if load else ({}, {})
     source = parity.source
     content = {
         "schema": 1,
@@ -196,7 +211,7 @@ def manifest(parity: ParityReport, files: Mapping[str, Path], pickle: Mapping[st
         "source_sha256": source.digest,
         "modelrel": __version__,
         **({"pickle": pickle} if pickle else {}),
-        "files": {name: archive.sha256(files[name]) for name in sorted(files)},
+        "files": {name: known.get(files[name]) or archive.sha256(files[name]) for name in sorted(files)},
     }
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 

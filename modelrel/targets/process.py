@@ -129,15 +129,22 @@ def run_server(folder: Path, program: Program) -> Iterator[Running]:
             paths=program.paths,
             variables=program.variables,
         )
-        begun = time.perf_counter()
-        with started(copy, whole, log) as process, http_sender((("127.0.0.1", port),)) as send:
-            yield Running(
-                runner="process",
-                send=guarded(send, process, log),
-                started=begun,
-                memory_bytes=lambda: resident(process.pid),
-                log=lambda: tail(log),
-            )
+        with served(copy, whole, port, log) as running:
+            yield running
+
+
+@contextmanager
+def served(folder: Path, program: Program, port: int, log: Path) -> Iterator[Running]:
+    """Run an HTTP server in `folder` that listens on a port of 127.0.0.1."""
+    begun = time.perf_counter()
+    with started(folder, program, log) as process, http_sender((("127.0.0.1", port),)) as send:
+        yield Running(
+            runner="process",
+            send=guarded(send, process, log),
+            started=begun,
+            memory_bytes=lambda: resident(process.pid),
+            log=lambda: tail(log),
+        )
 
 
 def guarded(send: Send, process: subprocess.Popen[bytes], log: Path) -> Send:

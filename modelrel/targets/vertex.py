@@ -49,7 +49,7 @@ _GIVEN: Final = {"AIP_MODE": "PREDICTION", "AIP_MODE_VERSION": "1.0.0", "AIP_FRA
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelSpec:
+class ModelSpec(deployed.Patience):
     """What the templates are about; they know it as `model`.
 
     `id` is a name that nothing else has: it ends with a digest of what it stands for.
@@ -69,7 +69,7 @@ class ModelSpec:
     machine_type: Text
     replicas: int
     max_replicas: int
-    startup_seconds: int
+    period: int = _PERIOD_S
     service_account: Text
     canary: int
     stable: Text
@@ -88,16 +88,6 @@ class ModelSpec:
     def share(self) -> int:
         """The share of this model."""
         return self.canary or 100
-
-    @property
-    def period(self) -> int:
-        """Seconds between two startup probes."""
-        return _PERIOD_S
-
-    @property
-    def startup_failures(self) -> int:
-        """How often the startup probe may fail."""
-        return -(-self.startup_seconds // _PERIOD_S)
 
 
 def options(given: PackageOptions) -> PackageOptions:

@@ -152,11 +152,17 @@ def test_doctor_goes_on_where_the_registry_is_down(run: Run) -> None:
     assert (done.code, found["registry"]["state"]) == (0, "missing")
 
 
+def listening() -> None:
+    """Let a process hear Ctrl-C, which those that a shell starts in the background do not."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def test_an_interrupted_command_ends_with_130_and_one_sentence() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # a registry that takes a question and never answers
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         command = [sys.executable, "-m", "modelrel", "convert", "flowers/1", "--registry", address]
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        patient = {**os.environ, "MLFLOW_HTTP_REQUEST_TIMEOUT": "300"}
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=patient, preexec_fn=listening)  # noqa: PLW1509  # no threads here
         asked, _ = silent.accept()
         with asked:
             assert asked.recv(1)

@@ -73,7 +73,8 @@ def test_a_copy_that_was_refused_is_a_no_with_the_reason(run: Run, sqlite_regist
 
 
 @pytest.mark.parametrize("quick", [True, False])
-def test_quick_does_not_load_the_model(run: Run, tmp_path: Path, quick: bool) -> None:
+def test_quick_does_not_load_the_model(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: bool) -> None:
+    monkeypatch.setenv("MODELREL_ALLOW_PICKLE", "builtins.exec")
     loaded = tmp_path / "loaded"
     top = hostile(tmp_path / "model", f"open({str(loaded)!r}, 'w')").model_dir
     found = onnx(run("inspect", top, "--json", *(["--quick"] if quick else [])))
@@ -97,3 +98,14 @@ def test_a_model_without_a_signature_is_a_no_without_loading(run: Run, tmp_path:
     found = onnx(run("inspect", top, "--json"))
     assert (found["can"], found["told_by"]) == ("no", "flavor")
     assert "signature" in run("inspect", top).out.rpartition("to onnx")[2]
+
+
+def test_what_loading_a_model_would_run_is_shown_and_nothing_is_loaded(run: Run, tmp_path: Path) -> None:
+    loaded = tmp_path / "loaded"
+    top = hostile(tmp_path / "model", f"open({str(loaded)!r}, 'w')").model_dir
+    done = run("inspect", top, "--json")
+    assert (done.code, loaded.exists()) == (0, False)
+    assert done.json["pickle"]["verdict"] == "dangerous"
+    assert done.json["pickle"]["files"][0]["dangerous"] == ["builtins.exec"]
+    assert "--allow-pickle builtins.exec" in done.json["formats"]["onnx"]["why"]
+    assert "dangerous: model.pkl asks for builtins.exec" in run("inspect", top, "--quick").out

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from modelrel.commands.settings import TABLE, read, size, variable
+from modelrel.commands.settings import TABLE, read, variable
 from modelrel.errors import Invalid
+from modelrel.quantities import size
 
 
 def test_the_command_line_wins_over_the_environment_and_that_over_the_file(tmp_path: Path) -> None:

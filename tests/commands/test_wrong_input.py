@@ -91,7 +91,8 @@ def test_a_truncated_pickle(run: Run, tmp_path: Path) -> None:
     top = pickled(tmp_path / "m", "from sklearn.linear_model import LogisticRegression as L; clf = L().fit(X, y)")
     file = next(top.glob("*.pkl"))
     file.write_bytes(file.read_bytes()[:-200])
-    is_refused(run("convert", top, "--json"), 2, "cannot be loaded")
+    is_refused(run("convert", top, "--json"), 4, "cannot be read to its end")
+    is_refused(run("convert", top, "--json", "--allow-pickle", file.name), 2, "cannot be loaded")
 
 
 def test_a_model_whose_library_is_not_installed(run: Run, tmp_path: Path) -> None:
@@ -101,7 +102,8 @@ def test_a_model_whose_library_is_not_installed(run: Run, tmp_path: Path) -> Non
     top = pickled(
         tmp_path / "m", f"sys.path.insert(0, {str(package.parent)!r}); import rarelib; clf = rarelib.Rare().fit(X, y)"
     )
-    is_refused(run("convert", top, "--json"), 3, "rarelib")
+    is_refused(run("convert", top, "--json"), 4, "asks for rarelib.Rare")
+    is_refused(run("convert", top, "--json", "--allow-pickle", "rarelib.Rare"), 3, "rarelib")
 
 
 def test_an_estimator_without_a_converter(run: Run, tmp_path: Path) -> None:

@@ -16,11 +16,12 @@ from typing import Any
 
 import pytest
 
-from modelrel.errors import Invalid
+from modelrel.errors import Invalid, Unavailable
 from modelrel.registry import Registry
 from modelrel.registry.artifacts import fetched
-from modelrel.registry.lookup import RestLookup, open_lookup
 from modelrel.registry.mlflow import Mlflow
+from modelrel.registry.quick import open_lookup
+from modelrel.registry.rest import RestLookup
 
 _LOG = """
 import pathlib, sys, mlflow, sklearn.linear_model
@@ -200,12 +201,19 @@ def test_a_served_name_that_leads_outside_is_refused_before_anything_is_fetched(
     assert not list((tmp_path / "into").iterdir())
 
 
-@pytest.mark.parametrize(("names", "whole"), [(("MLmodel", "data/model"), True), (("MLmodel", "cut"), False)])
-def test_a_file_that_is_cut_off_on_the_way_is_not_taken(names: tuple[str, ...], whole: bool, tmp_path: Path) -> None:
+def test_what_was_fetched_is_what_was_listed(tmp_path: Path) -> None:
     (tmp_path / "into").mkdir()
-    with _server(_listing(*names)) as (uri, _):
-        assert fetched(RestLookup(uri), "models:/m-1", tmp_path / "into", lambda _: None) is whole
-    assert sorted(_files(tmp_path / "into")) == (sorted(names) if whole else [])
+    with _server(_listing("MLmodel", "data/model")) as (uri, _):
+        assert fetched(RestLookup(uri), "models:/m-1", tmp_path / "into", lambda _: None)
+    assert sorted(_files(tmp_path / "into")) == ["MLmodel", "data/model"]
+
+
+def test_a_file_that_is_cut_off_every_time_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0.01")
+    (tmp_path / "into").mkdir()
+    with _server(_listing("MLmodel", "cut")) as (uri, seen), pytest.raises(Unavailable, match="4 of 5 bytes"):
+        fetched(RestLookup(uri), "models:/m-1", tmp_path / "into", lambda _: None)
+    assert len([path for path, _ in seen if path.endswith("/cut")]) == 5
 
 
 @pytest.mark.parametrize(("host", "kept"), [("127.0.0.1", True), ("localhost", False)])

@@ -10,8 +10,9 @@ import pytest
 
 from modelrel.errors import Invalid, Unavailable
 from modelrel.registry import Registry
-from modelrel.registry.lookup import hide_credentials, open_lookup
+from modelrel.registry.lookup import hide_credentials
 from modelrel.registry.mlflow import Mlflow
+from modelrel.registry.quick import open_lookup
 from modelrel.registry.reference import parse
 from tests.conftest import free_port
 
@@ -57,12 +58,12 @@ def test_the_quick_reader_and_mlflow_agree(uri: str) -> None:
     assert quick is not None
     assert sorted(quick.names()) == sorted(slow.names()) == ["digits", "flowers"]
     questions = (
-        lambda registry: registry.aliases("flowers"),
+        lambda registry: registry.model("flowers"),
         lambda registry: registry.latest("flowers"),
         lambda registry: registry.latest("flowers", "Production"),
         lambda registry: registry.version("flowers", "9"),
         lambda registry: registry.latest("nobody"),
-        lambda registry: registry.aliases("nobody"),
+        lambda registry: registry.model("nobody"),
     )
     for ask in questions:
         assert ask(quick) == ask(slow)

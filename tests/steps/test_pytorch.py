@@ -30,4 +30,4 @@ def test_a_branch_is_proven_on_rows_that_take_either_side(tmp_path: Path) -> Non
 def test_a_module_that_branches_in_python_is_refused_with_its_line(tmp_path: Path) -> None:
     source = saved(nets.seeded(nets.Cleaned), ROWS, tmp_path, serialization_format="pickle", code_paths=[str(HERE)])
     with pytest.raises(Refused, match=r"Cleaned branches on its data \(modules.py, line \d+: if bool"):
-        convert(source, "onnx", ConvertOptions())
+        convert(source, "onnx", ConvertOptions(allow_pickle=("code/*",)))

@@ -25,6 +25,18 @@ from tests.targets import tiny
 TYPESCRIPT = "7.0.2"
 
 
+def awaited(element: str, ready: str) -> str:
+    """Return an expression for a page: the text of an element (`told`), as soon as a condition holds."""
+    return (
+        f"new Promise((done) => {{ const told = document.getElementById({json.dumps(element)});\n"
+        f"const look = () => ({ready} ? done(told.textContent) : setTimeout(look, 20)); look(); }})"
+    )
+
+
+GOLDEN = awaited("golden", '!told.textContent.startsWith("Loading")')
+"""What the page of a package says of its golden rows."""
+
+
 @cache
 def node() -> Path:
     """Return the path of Node; without it, or a registry to have the runtime from, the test is skipped."""
@@ -40,11 +52,23 @@ def run(*words: object, at: Path, given: str = "") -> subprocess.CompletedProces
     """Run a program of Node's (`node`, `npm`) in a folder."""
     name, *others = words
     node()
-    program = runtime.program(str(name))
+    program = name if isinstance(name, Path) else runtime.program(str(name))
     environment = {**os.environ, "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}"}
     return subprocess.run(
         [program, *map(str, others)], cwd=at, env=environment, capture_output=True, text=True, input=given, check=False
     )
+
+
+def nodes() -> list[Path]:
+    """Return each Node at hand that is new enough: the one that modelrel takes, and those on PATH."""
+    found = {node().resolve(): node()}
+    for folder in os.environ["PATH"].split(os.pathsep):
+        path = Path(folder, "node")
+        if os.access(path, os.X_OK) and path.resolve() not in found:
+            said = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
+            if [int(part) for part in said.strip()[1:].split(".")] >= [int(part) for part in runtime.NODE.split(".")]:
+                found[path.resolve()] = path
+    return list(found.values())
 
 
 def unpacked(package: Package, into: Path) -> Path:

@@ -45,6 +45,10 @@ def clean(text):
 """
 
 
+LIGHT = tuple(f"{name}=={version(name)}" for name in ("mlflow-skinny", "numpy", "pandas", "cloudpickle"))
+"""Requirements of a third of the size, for claims that do not depend on them."""
+
+
 class Evil:
     def __reduce__(self) -> tuple[Any, tuple[str]]:
         return eval, ("1",)
@@ -98,7 +102,8 @@ def released() -> ParityReport:
     finally:
         sys.path.remove(str(code.parent))
         sys.modules.pop("modelrel_test_cleaning", None)
-    return verify(convert(recorded(source), "python", ConvertOptions()), VerifyOptions(rows=50, budget=1.0))
+    own = ConvertOptions(allow_pickle=("python_model.pkl", "code/*"))
+    return verify(convert(recorded(source), "python", own), VerifyOptions(rows=50, budget=1.0))
 
 
 def recorded(source: SourceModel) -> SourceModel:
@@ -222,7 +227,7 @@ def test_packaging_again_gives_the_same_bytes(tmp_path: Path) -> None:
 
 def infected(folder: Path) -> ParityReport:
     """Return the verified model with a file more, which nothing loads."""
-    parity = elsewhere(folder)
+    parity = elsewhere(folder, requirements=LIGHT)
     with zipfile.ZipFile(parity.converted.path, "a") as packed:
         packed.writestr("model/artifacts/notes.bin", pickle.dumps({"more": Evil()}))
     return parity
@@ -290,6 +295,14 @@ def test_a_python_model_keeps_what_it_named(tmp_path: Path) -> None:
     assert set(found) == {"mlflow[genai]==3.10.1", "polars", "numpy", "pandas", "PyYAML"}
 
 
+def test_what_its_file_is_read_with_is_added_where_it_is_not_named(tmp_path: Path) -> None:
+    made = source("lightgbm", tmp_path, ("lightgbm==4.6.0", "numpy", "pandas", "PyYAML"))
+    (tmp_path / "source/MLmodel").write_text("flavors:\n  lightgbm:\n    serialization_format: skops\n")
+    assert set(originals.carried(made, whole=False)) - set(made.requirements) == {"skops", "mlflow-skinny==3.10.1"}
+    named = replace(made, requirements=(*made.requirements, "skops==0.13.0"))
+    assert "skops" not in originals.carried(named, whole=False)
+
+
 def test_what_an_old_model_did_not_say_is_added(tmp_path: Path) -> None:
     found = originals.carried(source("sklearn", tmp_path, mlflow="2.9.2"), whole=False)
     assert {"scikit-learn==1.4.2", "numpy<2", "pandas<3", "mlflow-skinny==2.9.2", "setuptools<81"} <= set(found)
@@ -315,11 +328,11 @@ def test_its_function_answers_through_the_runtime_client(tmp_path: Path) -> None
 
 
 def test_an_image_of_modelrels_own_has_the_environment_as_its_first_layer(tmp_path: Path) -> None:
-    parity = elsewhere(tmp_path / "churn-7")
+    parity = elsewhere(tmp_path / "churn-7", requirements=LIGHT)
     found = package(parity, "oci", tiny.offered("oci", platform="linux/amd64"))
     assert found.image is not None
     assert [layer.name for layer in found.image.layers] == ["environment", "wheels", "serving", "model", "metadata"]
-    other = elsewhere(tmp_path / "churn-8")
+    other = elsewhere(tmp_path / "churn-8", requirements=LIGHT)
     with zipfile.ZipFile(other.converted.path, "a") as packed:
         packed.writestr("model/artifacts/more.txt", "newer")
     again = package(other, "oci", tiny.offered("oci", platform="linux/amd64"))

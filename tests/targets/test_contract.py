@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from modelrel import archive, extras, render
+from modelrel import archive, extras, render, targets
 from modelrel.errors import Invalid
 from modelrel.steps.package import checked
 from modelrel.targets import TARGETS
@@ -77,3 +80,24 @@ def test_the_parts_are_weighed(target: str) -> None:
 @EACH
 def test_it_says_how_to_go_on(target: str) -> None:
     assert any(" with: " in note for note in tiny.delivered(target).notes)
+
+
+def test_every_module_of_the_list_is_checked_to_be_a_target() -> None:
+    # a module that is imported when it is asked for is nothing to mypy: one tuple, which it reads alone, names them all
+    tree = ast.parse(Path(targets.__file__).read_text(encoding="utf-8"))
+    (checked,) = (
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == "CHECKED"
+    )
+    assert isinstance(checked, ast.Tuple)
+    named = [f"{targets.__name__}.{one.id}" for one in checked.elts if isinstance(one, ast.Name)]
+    assert named == [getattr(TARGETS[name], "__name__", "") for name in TARGETS]
+
+
+def test_a_target_is_imported_when_it_is_asked_for() -> None:
+    shown = (
+        "import sys; from modelrel.targets import TARGETS; print(*sorted({'numpy', 'jinja2', 'yaml'} & {*sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", shown], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

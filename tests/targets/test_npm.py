@@ -84,6 +84,19 @@ def test_npm_installs_it_with_its_runtime_and_the_golden_rows_are_right(delivere
     assert done.stdout.startswith("5 golden rows: right")
 
 
+def test_each_node_at_hand_gives_the_golden_rows_and_names_what_does_not_fit(home: Path) -> None:
+    (home.parent.parent / "misfit.mjs").write_text(
+        'import { load, Misfit } from "churn";\n'
+        "const model = await load();\n"
+        "await model.predict([{}]).catch((error) => console.log(error instanceof Misfit, error.message));\n"
+    )
+    for node in javascript.nodes():
+        done = javascript.run(node, "example/golden.mjs", at=home)
+        assert (done.returncode, done.stdout[:20]) == (0, "5 golden rows: right"), f"{node}: {done.stderr}"
+        done = javascript.run(node, "misfit.mjs", at=home.parent.parent)
+        assert done.stdout.startswith("true row 0 lacks the column"), f"{node}: {done.stderr}"
+
+
 def test_the_script_of_the_package_notices_another_model(home: Path) -> None:
     content = json.loads((home / "golden.json").read_text())
     content["outputs"]["label"][0] = "leaves"
@@ -311,10 +324,6 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
-WAIT = """new Promise((done) => { const told = document.getElementById(ID);
-const look = () => (READY ? done(told.textContent) : setTimeout(look, 20)); look(); })"""
-
-
 @pytest.mark.parametrize("kind", ["delivered", "bundled"])
 def test_the_page_answers_in_a_browser_with_nothing_from_elsewhere(
     kind: str, chromium: str, tmp_path: Path, request: pytest.FixtureRequest
@@ -323,9 +332,8 @@ def test_the_page_answers_in_a_browser_with_nothing_from_elsewhere(
     root = home if kind == "bundled" else tmp_path / "app"
     with javascript.served(root) as address, browser.tab(chromium) as page:
         page.open(f"{address}/{home.relative_to(root).as_posix()}/example/")
-        golden = WAIT.replace("ID", '"golden"').replace("READY", '!told.textContent.startsWith("Loading")')
-        assert page.run(golden).startswith("5 golden rows: right")
-        asked = WAIT.replace("ID", '"answers"').replace("READY", "told.textContent")
+        assert page.run(javascript.GOLDEN).startswith("5 golden rows: right")
+        asked = javascript.awaited("answers", "told.textContent")
         answers = json.loads(page.run(f'document.getElementById("ask").click(); {asked}'))
         assert answers["label"] == ["stays", "leaves"]
         page.run('document.getElementById("answers").textContent = ""; document.getElementById("rows").value = "[{}]";')

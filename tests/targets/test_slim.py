@@ -259,3 +259,33 @@ def test_without_an_interpreter_nothing_is_compiled_and_the_package_says_so(
     made = package(tiny.verified(tmp_path), "lambda", PackageOptions(python="3.13"))
     assert not [name for name in inside(made) if name.endswith(".pyc")]
     assert [note for note in made.notes if "no Python 3.13 here to compile" in note]
+
+
+NAMES = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+print(json.dumps([sorted(dir(one)) for one in (np, np.linalg, np.lib, np.char, np.ndarray, np.dtype, np.ufunc)]))
+"""
+
+WITHOUT_DOCS = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+from numpy._typing import ArrayLike, NDArray
+def rows(given: ArrayLike) -> NDArray[np.float64] | None: ...
+assert np.linalg.eig(np.eye(2)).eigenvalues.tolist() == [1, 1]
+print(np.ndarray.sum.__doc__, ArrayLike.__module__)
+"""
+
+
+def test_numpy_has_every_name_that_it_has_in_its_wheel(tmp_path: Path) -> None:
+    options = PackageOptions(python=tiny.lambda_python(), values={"slim": "no"})
+    made = package(tiny.verified(tmp_path / "release"), "lambda", options)
+    with zipfile.ZipFile(made.folder / made.artifact) as packed:
+        packed.extractall(tmp_path / "whole", [name for name in packed.namelist() if name.startswith("numpy")])
+    assert json.loads(ran("-c", NAMES, str(unpacked()))) == json.loads(ran("-c", NAMES, str(tmp_path / "whole")))
+
+
+def test_numpy_does_without_docstrings_and_types_that_nobody_reads() -> None:
+    assert ran("-c", WITHOUT_DOCS, str(unpacked())).split() == ["None", "numpy._typing"]

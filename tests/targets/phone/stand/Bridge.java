@@ -37,6 +37,7 @@ public final class Bridge implements AutoCloseable {
     public Bridge(String form, byte[] model) {
         try {
             Path path = Files.createTempFile("bridge", ".model");
+            path.toFile().deleteOnExit();
             Files.write(path, model);
             process = new ProcessBuilder(
                     System.getProperty("python"), System.getProperty("bridge"), form, path.toString())

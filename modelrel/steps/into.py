@@ -1,0 +1,71 @@
+"""Into: where a promotion takes place when that is not the registry that the model was pulled from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from modelrel.delivered import Promotion, SmokeReport
+from modelrel.registry import Registry, carried
+from modelrel.registry.reference import folder_name
+from modelrel.values import SourceModel
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """From which registry a model comes, and in which one, under which name and version, its alias moves.
+
+    `version` is "" for a model that has not been carried over yet.
+    """
+
+    origin: Registry
+    registry: Registry
+    name: str
+    version: str
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether it goes from one registry (or name) to another."""
+        return self.registry is not self.origin
+
+    def called(self, to: str) -> str:
+        """Return what the record of a promotion to an alias is called: one file for each alias of each registry."""
+        return folder_name(self.name, to) if self.elsewhere else to
+
+
+def within(registry: Registry, source: SourceModel) -> Route:
+    """Return the route of a promotion in the registry that the model was pulled from."""
+    return Route(registry, registry, source.name, source.version)
+
+
+def route(origin: Registry, into: tuple[Registry, str] | None, smokes: tuple[SmokeReport, ...]) -> Route:
+    """Return where a promotion goes: into another registry, under a name, or to where the model comes from.
+
+    The version there is the one that was carried over before, if there is one.
+    """
+    if not smokes:
+        return Route(origin, origin, "", "")  # nothing to promote, as `promote.plan` says
+    source = smokes[0].package.converted.source
+    if into is None:
+        return within(origin, source)
+    registry, name = into
+    version = carried.there(registry, name, source.digest) if registry.model(name) else ""
+    return Route(origin, registry, name, version)
+
+
+def carried_over(planned: Promotion, route: Route, note: Callable[[str], None]) -> Promotion:
+    """Return a promotion with its version in the other registry, which is made where it is not there yet.
+
+    Its tags are those of the version here, and where it came from. What the policy refuses is not carried.
+    """
+    if route.version or not route.elsewhere or planned.verdict.refused:
+        return planned
+    source = planned.smokes[0].package.converted.source
+    found = route.origin.version(source.name, source.version)
+    tags = {key: text for key, text in (found.tags if found else {}).items() if not key.startswith("modelrel.")}
+    tags |= {
+        "modelrel.from_registry": route.origin.shown,
+        "modelrel.from_uri": source.uri,
+        "modelrel.from_run": source.run_id,
+    }
+    return replace(planned, version=carried.carry(route.registry, route.name, source, tags, note))
