@@ -70,6 +70,7 @@ _LISTED: Final = (
     r"scipy\.special(\.\w+)* \w+",
     r"sklearn(\.\w+)* (_?[A-Z]\w*|__pyx_unpickle_\w+|newObj)",
     r"sklearn\.(metrics|feature_selection|preprocessing)(\.\w+)* [a-z]\w+",
+    r"sklearn\.utils\.validation check_\w+",
     r"(scipy|pandas|xgboost|lightgbm|catboost|_catboost|imblearn)(\.\w+)* (_?[A-Z]\w*|__pyx_unpickle_\w+)",
     r"pandas(\.\w+)* (_unpickle_block|_new_\w+|new_block|_nat_unpickle|_unpickle_\w+)",
     r"torch (\w*Storage|\w*Tensor|Size|device|dtype|Generator|bool)",
