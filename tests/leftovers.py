@@ -28,6 +28,7 @@ def removed() -> Iterator[None]:
         fcntl.flock(lock, fcntl.LOCK_SH)
         before = images()
         place = Path(tempfile.mkdtemp(prefix="modelrel-run-"))  # short: paths of sockets have 107 bytes
+        place.chmod(0o711)  # a test starts the server as another user
         os.environ["TMPDIR"] = tempfile.tempdir = str(place)
         try:
             yield

@@ -205,7 +205,7 @@ def test_any_user_without_a_home_may_run_it(tensor_dir, bare_environment):
     become_nobody = (
         "import os, sys; import modelrel.serving.app, modelrel.serving.process, modelrel.serving.model\n"
         "import uvicorn, uvloop, uvicorn.protocols.http.auto, uvicorn.loops.uvloop, uvicorn.lifespan.off\n"
-        "import argparse, encodings.idna\n"
+        "import argparse, encodings.idna, base64, urllib.parse, modelrel.serving.adapters\n"
         "from modelrel.serving.__main__ import main\n"
         "os.setgroups([]); os.setgid(12345); os.setuid(12345); sys.exit(main(sys.argv[1:]))"
     )
@@ -217,9 +217,10 @@ def test_any_user_without_a_home_may_run_it(tensor_dir, bare_environment):
         with subprocess.Popen(command, env=bare_environment, stderr=subprocess.PIPE, text=True) as process:
             line = process.stderr.readline()
             process.terminate()
+            rest = process.stderr.read()
     finally:
         shutil.rmtree(folder)
-    assert line.startswith("modelrel serving churn/7")
+    assert line.startswith("modelrel serving churn/7"), line + rest
 
 
 def test_nothing_is_written_to_the_home_folder_where_the_runtime_would_keep_an_identifier(
