@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,17 @@ def test_the_keras_flavor_of_older_mlflow_is_read(tmp_path: Path) -> None:
     assert FLAVORS["keras"].answers(native, source.model_dir).outputs == ("prediction",)
 
 
+@pytest.fixture
+def _registered_for_this_test() -> Iterator[None]:
+    """What a test registers with Keras goes with it: MLflow writes all of it into every model that it saves."""
+    registered = keras.saving.get_custom_objects()
+    before = dict(registered)
+    yield
+    registered.clear()
+    registered.update(before)
+
+
+@pytest.mark.usefixtures("_registered_for_this_test")
 def test_an_override_of_predict_step_is_what_the_model_answers(tmp_path: Path) -> None:
     @keras.saving.register_keras_serializable("test")
     class Twice(keras.Model):
