@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import secrets
 import select
 import shutil
 import signal
@@ -141,7 +142,9 @@ class Worker:
         """Start the process and its loading, without waiting for either."""
         if self._process is not None:
             return self
-        self._home = Path(tempfile.mkdtemp(prefix="modelrel-worker-"))
+        # named before it is there: whoever is interrupted in between can still delete it
+        self._home = Path(tempfile.gettempdir(), f"modelrel-worker-{secrets.token_hex(8)}")
+        self._home.mkdir(mode=0o700)
         failed: list[OSError] = []
         # The thread that starts the worker lives as long as it: the kernel sends the parent-death signal that
         # the worker asks for when the *thread* that forked it ends.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -42,6 +43,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """The process that starts the others takes away what all of them leave."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        # a shell that starts us in the background: the commands that tests stop would inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if not hasattr(config, "workerinput"):
         everything = removed()
         everything.__enter__()

@@ -146,7 +146,7 @@ class Release:
             ahead: list[Worker] = []
 
             def begun(source: SourceModel) -> None:
-                ahead.extend(stack.enter_context(one) for one in verify_step.ahead(source, self.options.verify))
+                ahead.extend(stack.enter_context(one).start() for one in verify_step.ahead(source, self.options.verify))
 
             converted = self.converted(form or self.options.format, begun, other)
             return self._parity(converted, *ahead)

@@ -183,7 +183,7 @@ def _counted(answered: Answered, answers: Tensors, tolerance: Tolerance) -> dict
 
 
 def ahead(source: SourceModel, options: VerifyOptions) -> tuple[Worker, ...]:
-    """Return a worker that is loading the original for `verify`, or none where it is better to wait.
+    """Return a worker that can load the original for `verify` before it is needed, or none where it is better to wait.
 
     That is where the environment is still to be made, or a model in memory twice might be too much for the machine.
     """
@@ -191,7 +191,7 @@ def ahead(source: SourceModel, options: VerifyOptions) -> tuple[Worker, ...]:
     large = sum(file.size for file in source.files) * _IN_MEMORY > limits.memory
     if large or originals.wanted(source, options.env) is not None:
         return ()
-    return (Worker(source, limits).start(),)
+    return (Worker(source, limits),)
 
 
 def _limits(options: VerifyOptions) -> Limits:

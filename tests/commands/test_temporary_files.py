@@ -17,12 +17,7 @@ def started(registry: str, folder: Path) -> subprocess.Popen[bytes]:
     folder.mkdir()
     command = [sys.executable, "-m", "modelrel", "convert", "digits/1", "--registry", registry, "--quiet"]
     own = os.environ | {"TMPDIR": str(folder)}
-    return subprocess.Popen(command, env=own, stderr=subprocess.DEVNULL, preexec_fn=listening)  # noqa: PLW1509  # no threads here
-
-
-def listening() -> None:
-    """Let a process hear Ctrl-C, which those that a shell starts in the background do not."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    return subprocess.Popen(command, env=own, stderr=subprocess.DEVNULL)
 
 
 def test_a_command_leaves_none(sqlite_registry: str, tmp_path: Path) -> None:
