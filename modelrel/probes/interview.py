@@ -106,8 +106,23 @@ class Interview:
                 self.able.append(group.features[0])
         return frozenset(dead)
 
+    def _order(self) -> None:
+        """Put answers about the same kind of rows side by side.
+
+        How many rows of a kind go into one call depends on how quick the original is; the evidence must not.
+        """
+        ends = np.cumsum([tensors.rows(one) for one in self._inputs]).tolist()
+        calls = list(zip([0, *ends], ends, self._inputs, self._outputs, strict=False))
+        rank: dict[str, int] = {}
+        for begin, *_ in calls:
+            rank.setdefault(self._origin[begin], len(rank))
+        calls.sort(key=lambda one: rank[self._origin[one[0]]])
+        self._origin = [source for begin, end, *_ in calls for source in self._origin[begin:end]]
+        self._inputs, self._outputs = [one[2] for one in calls], [one[3] for one in calls]
+
     def near_ties(self) -> dict[str, Array] | None:
         """Return the rows whose two highest probabilities are nearest to each other; None without probabilities."""
+        self._order()
         outputs = tensors.stack(self._outputs)
         gap = _gap(outputs, len(self._origin))
         close = np.argsort(gap, kind="stable")[:_NEAREST]
@@ -119,6 +134,7 @@ class Interview:
         signature = asdict(self._converted.signature)
         if not self._call("knots", signature=signature).value["of"]:
             return ()
+        self._order()
         usual = np.flatnonzero([source in _USUAL for source in self._origin])
         some = usual[np.unique(np.linspace(0, len(usual) - 1, min(len(usual), _BETWEEN)).astype(int))]
         rows = tensors.take(tensors.stack(self._inputs), some)
@@ -137,6 +153,7 @@ class Interview:
 
     def answered(self) -> Answered:
         """Return everything that was answered so far."""
+        self._order()
         findings = tuple(
             f"the original raises on {count} of the {source} rows, which are left out ({self._said[source][:200]})"
             for source, count in self._dropped.items()

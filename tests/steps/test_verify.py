@@ -21,6 +21,7 @@ from modelrel import archive, records
 from modelrel.errors import Invalid, Refused
 from modelrel.formats import FORMATS
 from modelrel.measured import Tolerance
+from modelrel.probes import budget
 from modelrel.steps.convert import convert
 from modelrel.steps.verify import verify
 from modelrel.values import ConvertedModel, ConvertOptions, ParityReport, VerifyOptions
@@ -125,7 +126,11 @@ def test_the_manifest_says_what_a_server_needs(report: ParityReport) -> None:
     assert said["metadata"]["model_sha256"] == report.converted.file.sha256
 
 
-def test_verifying_again_gives_the_same_evidence(report: ParityReport) -> None:
+@pytest.mark.parametrize("part", [1, 4, 10**9], ids=["a quick machine", "as it is", "a slow machine"])
+def test_verifying_again_gives_the_same_evidence(
+    part: int, report: ParityReport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "_SLICE", part)  # how much is asked at once, by how quick the answers come
     again = verify(report.converted, VerifyOptions())
     assert (again.golden, again.manifest, again.rows, again.outputs) == (
         report.golden,
