@@ -7,9 +7,10 @@ Importing mlflow takes seconds, so it happens in here, when something is asked t
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -19,18 +20,20 @@ from modelrel.errors import Invalid, Unavailable, redacted
 from modelrel.registry import artifacts
 from modelrel.registry.datasets import Logged, described
 from modelrel.registry.lookup import ModelInfo, RunInfo, VersionInfo, hide_credentials
-from modelrel.registry.patience import PASSING, Patience, Stumbled
+from modelrel.registry.patience import PASSING, Patience, Stumbled, setting
 from modelrel.registry.writing import no_stages
 
 _DEFAULTS: Final = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "GIT_PYTHON_REFRESH": "quiet",
 }
 """Settings of MLflow that hold unless the user set them."""
 
 _RETRIES: Final = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 _TIMEOUT: Final = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+_BACKOFF: Final = "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR"
 _PASSING: Final = frozenset(
     {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED"}
 )
@@ -47,7 +50,7 @@ def _told(uri: str, doing: str) -> Iterator[None]:
 
     shown = hide_credentials(uri)
     try:
-        with _once():
+        with _once(), redirect_stdout(sys.stderr):  # what MLflow prints is no document of ours
             yield
     except MlflowException as error:
         first = str(error.message).strip().splitlines()[0] if str(error.message).strip() else str(error)
@@ -76,11 +79,13 @@ def _once() -> Iterator[None]:
     """Keep MLflow from sending a request again.
 
     It repeats those that write, too: an alias that was set, moved on by somebody else, and set again, is a move that
-    is lost. What reads is asked again by `Patience`.
+    is lost. What reads is asked again by `Patience`, where MLflow's variables may have fractions; MLflow
+    itself stops at them.
     """
-    before = {name: os.environ.get(name) for name in (_RETRIES, _TIMEOUT)}
-    os.environ[_RETRIES] = "0"
-    os.environ.setdefault(_TIMEOUT, "30")  # MLflow's own would be two minutes
+    now = {_RETRIES: "0", _BACKOFF: "0"}
+    now[_TIMEOUT] = str(max(1, round(setting(_TIMEOUT, 30.0))))  # MLflow's own would be two minutes
+    before = {name: os.environ.get(name) for name in now}
+    os.environ.update(now)
     try:
         yield
     finally:
