@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -162,10 +163,22 @@ def guarded(send: Send, process: subprocess.Popen[bytes], log: Path) -> Send:
     return guard
 
 
+_MISSING: Final = re.compile(r"\b(lib[\w.+-]*\.so[\w.]*): cannot open shared object file")
+_PACKAGES: Final = {"libgomp.so.1": "libgomp1", "libGL.so.1": "libgl1", "libglib-2.0.so.0": "libglib2.0-0"}
+"""What the loader says (ld.so(8)), and in which package Debian has what slim images lack."""
+
+
 def ended(how: str, log: str) -> Refused:
     """Return the error for a server that is gone."""
     last = log.strip().splitlines()[-1:] or ["it said nothing"]
-    return Refused(f"the packaged server ended by itself ({how}): {last[0]}", f"Its last lines:\n{log.strip()}")
+    hint = f"Its last lines:\n{log.strip()}"
+    if missing := _MISSING.search(log):
+        debian = _PACKAGES.get(missing[1], "")
+        hint = (
+            f"Where it runs there is no {missing[1]}{f' (Debian: {debian})' if debian else ''}, which a wheel does not "
+            f"bring along: take a base image that has it (--base-image).\n{hint}"
+        )
+    return Refused(f"the packaged server ended by itself ({how}): {last[0]}", hint)
 
 
 @contextmanager

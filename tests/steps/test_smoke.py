@@ -245,6 +245,14 @@ def test_a_server_that_ends_by_itself_is_refused_with_its_last_line(tmp_path: Pa
         smoke(package)
 
 
+def test_a_library_that_the_base_lacks_is_named_with_what_to_do(tmp_path: Path) -> None:
+    loads = "import ctypes; ctypes.CDLL('libabsent.so.7')"
+    package = spoiled_context(tmp_path / "release", "serving/__main__.py", lambda _: loads)
+    with pytest.raises(Refused, match=r"ended by itself .*libabsent\.so\.7") as caught:
+        smoke(package)
+    assert caught.value.hint.startswith("Where it runs there is no libabsent.so.7, which a wheel does not bring along")
+
+
 def test_a_server_that_never_answers_is_refused_in_time(tmp_path: Path) -> None:
     silent = "import time; print('thinking'); time.sleep(600)"
     package = spoiled_context(tmp_path / "release", "serving/__main__.py", lambda _: silent)
