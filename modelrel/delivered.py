@@ -121,7 +121,8 @@ class Pushed:
     """What was built, in a registry of images: under which name, and what had to be sent.
 
     `digest` is that of the manifest (or index) there. `sent`, `mounted` and `there` count blobs: uploaded, taken over
-    from another repository, found; `sent_bytes` is what went over the wire.
+    from another repository, found; `sent_bytes` is what went over the wire. `evidence` are the digests of the
+    manifests with signed statements that refer to it.
     """
 
     package: Package
@@ -133,6 +134,7 @@ class Pushed:
     there: int
     sent_bytes: int
     seconds: float
+    evidence: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

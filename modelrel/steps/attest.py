@@ -19,7 +19,8 @@ from modelrel.attestation.statement import PROVENANCE, TEST_RESULT, Json, of_fol
 from modelrel.delivered import Attestation, Package, SmokeReport
 from modelrel.errors import Invalid, redacted
 from modelrel.oci import media
-from modelrel.targets import bom, payload
+from modelrel.oci.read import Layout
+from modelrel.targets import TARGETS, bom, payload
 from modelrel.values import File
 
 BUILD: Final = "urn:modelrel:build:v1"
@@ -104,6 +105,10 @@ def _subjects(package: Package, top: Path) -> Iterator[Json]:
         if image.manifest:
             yield resource(name, {"sha256": _hex(image.manifest)}, mediaType=_IMAGE)
         yield resource(f"{name} (config)", {"sha256": _hex(image.id)}, mediaType=_CONFIG)
+    elif "push" in TARGETS[package.target].OPTIONS and (top / first).is_file():
+        with Layout.at(top / first) as artifact:  # what a registry will know it by
+            part = artifact.index
+        yield resource(package.parity.source.label, {"sha256": _hex(part.digest)}, mediaType=part.media_type)
 
 
 def _hex(digest: str) -> str:

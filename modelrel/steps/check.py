@@ -7,6 +7,7 @@ proof of anything, only what is stated (and, with a key, signed) about the bytes
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +18,10 @@ from modelrel.attestation import layout
 from modelrel.attestation.envelope import Opened, unwrap
 from modelrel.attestation.keys import PublicKey
 from modelrel.attestation.statement import MODEL_SIGNATURE, PROVENANCE, STATEMENT, TEST_RESULT, of_folder
-from modelrel.errors import Invalid
+from modelrel.errors import Invalid, ModelrelError
+from modelrel.oci import media
+from modelrel.oci.content import Descriptor
+from modelrel.oci.read import Layout, document
 
 KINDS: Final = {"provenance": PROVENANCE, "parity": TEST_RESULT, "smoke": TEST_RESULT}
 _SKEW_S: Final = 300.0
@@ -72,14 +76,30 @@ def package(top: Path, trust: Trust, digests: Mapping[str, str] | None = None) -
     case = _opened(top / layout.FOLDER, trust)
     stated = _subjects(case)
     if stated is not None:
-        _files(case, top, {name: one for name, (one, kind) in stated.items() if not kind}, digests)
-        for name, (digest, kind) in stated.items():
-            if kind:
+        files = {name: one for name, (one, kind) in stated.items() if not kind}
+        _files(case, top, files, digests)
+        inside = _inside(top, files)
+        for name, digest in ((name, one) for name, (one, kind) in stated.items() if kind):
+            if found := inside.get(f"sha256:{digest}"):
+                case.say(f"image {name}", "ok", f"sha256:{digest} is in {found}")
+            else:
                 case.say(f"image {name}", "not checked", f"sha256:{digest} is stated; it is not a file of the package")
     _listed(case, top)
     _recorded(case, top)
     _model(case, stated)
     return tuple(case.findings)
+
+
+def _inside(top: Path, names: Iterable[str]) -> dict[str, str]:
+    """Return which file has an image or an artifact: digests of its manifest and of its config -> name."""
+    found: dict[str, str] = {}
+    for name in (one for one in names if one.endswith(".tar") and (top / one).is_file()):
+        with suppress(ModelrelError), Layout.at(top / name) as image:
+            found[image.index.digest] = name
+            if image.index.media_type in media.MANIFESTS:
+                config = document(image, image.index).get("config")
+                found[Descriptor.read(config).digest] = name
+    return found
 
 
 def artifact(path: Path, evidence: Path, trust: Trust) -> tuple[Finding, ...]:

@@ -103,6 +103,12 @@ def attested(smokes: Sequence[SmokeReport], public_keys: Sequence[str]) -> tuple
     return tuple(_checked(one, known) for one in read)
 
 
+def signed(smoke: SmokeReport) -> Attestation | None:
+    """Return what was signed about a package as it is now, None where nothing was."""
+    found = records.read(Attestation, _home(smoke.package) / "Attestation.json", None, smoke=smoke)
+    return found if found is not None and found.key else None
+
+
 def _attestation(smoke: SmokeReport) -> Attestation:
     record = _home(smoke.package) / "Attestation.json"
     found = records.read(Attestation, record, None, smoke=smoke)

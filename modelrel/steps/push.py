@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from modelrel import archive, records
-from modelrel.delivered import Package, Pushed
+from modelrel.attestation import layout
+from modelrel.attestation.envelope import BUNDLE, unwrap
+from modelrel.delivered import Attestation, Package, Pushed
 from modelrel.errors import Conflict, Invalid, Unavailable
 from modelrel.oci import names
 from modelrel.oci import push as pushing
+from modelrel.oci.content import Descriptor
 from modelrel.oci.read import Layout
+from modelrel.oci.referrer import Beside, referrer
 from modelrel.oci.registry import Registry
 from modelrel.targets import TARGETS, engine_push
 from modelrel.targets.delivery import Note
 from modelrel.targets.engine import Engine
+
+_CREATED: Final = "org.opencontainers.image.created"
+_CONTENT: Final = "dev.sigstore.bundle.content"
+_PREDICATE: Final = "dev.sigstore.bundle.predicateType"
 
 
 def checked(target: str, name: str) -> str:
@@ -34,11 +43,18 @@ def checked(target: str, name: str) -> str:
     return str(found)
 
 
-def push(package: Package, name: str, note: Note = lambda _: None, before: Sequence[str] = ()) -> Pushed:
+def push(
+    package: Package,
+    name: str,
+    note: Note = lambda _: None,
+    before: Sequence[str] = (),
+    evidence: Attestation | None = None,
+) -> Pushed:
     """Push what was built under `name`; `before` are names that were pushed to, which may have the same layers.
 
     An image that modelrel wrote, or an artifact with its evidence, goes from its archive; one that an engine built is
-    pushed by the engine, and read back. The table in `oci.connection` says what is raised, and when.
+    pushed by the engine, and read back. Signed statements of `evidence` about the image go along, as manifests that
+    refer to it. The table in `oci.connection` says what is raised, and when.
     """
     records.intact(package)
     begun, place = time.perf_counter(), names.parse(name)
@@ -51,9 +67,10 @@ def push(package: Package, name: str, note: Note = lambda _: None, before: Seque
             "Start an engine, or package with --builder oci and a base image that can be had.",
         )
     note(f"pushing to {place}")
-    with Layout.at(archive.within(package.folder, at)) as layout, Registry.connect(place, write=True) as registry:
-        parts = (layout.index, *layout.referrers())
-        moved = pushing.push(layout, parts, registry, _neighbours(package, place, before), note)
+    with Layout.at(archive.within(package.folder, at)) as image, Registry.connect(place, write=True) as registry:
+        stated, contents = _stated(evidence, image.index)
+        parts = (image.index, *image.referrers(), *stated)
+        moved = pushing.push(Beside(contents, image), parts, registry, _neighbours(package, place, before), note)
     return Pushed(
         package=package,
         name=str(place),
@@ -64,7 +81,30 @@ def push(package: Package, name: str, note: Note = lambda _: None, before: Seque
         there=moved.there,
         sent_bytes=moved.wire,
         seconds=round(time.perf_counter() - begun, 3),
+        evidence=tuple(part.digest for part in stated),
     )
+
+
+def _stated(evidence: Attestation | None, top: Descriptor) -> tuple[list[Descriptor], Mapping[str, bytes]]:
+    """Return a manifest for each signed statement that names an image, and the bytes of what it is made of.
+
+    Whoever looks for statements about an image finds them beside it, as cosign writes them (sigstore/cosign,
+    specs/BUNDLE_SPEC.md).
+    """
+    found: list[Descriptor] = []
+    contents: dict[str, bytes] = {}
+    if evidence is None:
+        return found, contents
+    for file in (one for one in evidence.files if one.path.endswith(layout.SIGNED)):
+        content = archive.within(evidence.smoke.package.folder, file.path).read_bytes()
+        statement = unwrap(content).statement
+        if not any(one["digest"].get("sha256") == top.digest.removeprefix("sha256:") for one in statement["subject"]):
+            continue  # of an artifact the statements name the archive that it comes in
+        notes = {_CONTENT: "dsse-envelope", _PREDICATE: str(statement["predicateType"]), _CREATED: evidence.at}
+        part, parts = referrer(content, BUNDLE, top, notes, {})
+        found.append(part)
+        contents |= parts
+    return found, contents
 
 
 def stands(pushed: Pushed) -> bool:

@@ -258,22 +258,23 @@ class Release:
         return self._skip(f"package {target}", found)
 
     def pushed(self, target: str, name: str = "", *, as_packaged: bool = False) -> Pushed:
-        """Put the package of one target into a registry of images, once it is smoke-tested.
+        """Put the package of one target into a registry of images, once it is smoke-tested, with what was signed of it.
 
         `name` is REGISTRY/NAME:TAG (else that of the options); `as_packaged` takes the package on disk, however made.
         """
         name = push_step.checked(target, name or self.options.package.get(target, PackageOptions()).push)
-        package = self.smoked(target, as_packaged=as_packaged).package
+        smoke = self.smoked(target, as_packaged=as_packaged)
+        package, signed = smoke.package, evidence.signed(smoke)
         stage = Stage(
             f"push {target}",
             self.folder / self._form(target) / target / "Pushed.json",
             Pushed,
-            self._key("push", package, [name], {}),
+            self._key("push", package, [name, *(file.sha256 for file in (signed.files if signed else ()))], {}),
             {"package": package},
             push_step.stands,
         )
         before = push_step.before(self.folder.parent)
-        return self._step(stage, lambda: push_step.push(package, name, self.listener.note, before))
+        return self._step(stage, lambda: push_step.push(package, name, self.listener.note, before, signed))
 
     def attested(self, smoke: SmokeReport, signer: Signer | None = None) -> Attestation:
         """State for others what is proven of a package, signed where there is a signer; what is signed stays so.

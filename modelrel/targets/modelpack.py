@@ -21,6 +21,7 @@ from modelrel.errors import Invalid, Refused
 from modelrel.oci import layout, media
 from modelrel.oci.content import Descriptor, canonical
 from modelrel.oci.read import Layout, document
+from modelrel.oci.referrer import referrer
 from modelrel.oci.tars import Place
 from modelrel.targets import bom, payload
 from modelrel.targets.delivery import Draft, Note, Places, Running, always
@@ -234,20 +235,8 @@ def _evidence(parity: ParityReport, files: Mapping[str, Path]) -> dict[str, byte
 
 def _referrer(name: str, content: bytes, top: Descriptor, contents: dict[str, bytes | Place]) -> Descriptor:
     """Add a manifest with `top` as its subject to the contents, and return it as a list of referrers names it."""
-    kind, empty = EVIDENCE[name], b"{}"
-    layer = Descriptor.of(content, kind, annotations={TITLE: name})
-    annotations = {TITLE: name}
-    manifest = canonical({
-        "schemaVersion": 2,
-        "mediaType": media.OCI_MANIFEST,
-        "artifactType": kind,
-        "config": Descriptor.of(empty, media.OCI_EMPTY).plain(),
-        "layers": [layer.plain()],
-        "subject": Descriptor(media_type=top.media_type, digest=top.digest, size=top.size).plain(),
-        "annotations": annotations,
-    })  # fmt: skip
-    part = Descriptor.of(manifest, media.OCI_MANIFEST, artifact_type=kind)
-    contents.update({layer.digest: content, part.digest: manifest, Descriptor.of(empty, "").digest: empty})
+    part, parts = referrer(content, EVIDENCE[name], top, {TITLE: name}, {TITLE: name})
+    contents.update(parts)
     return part
 
 

@@ -15,7 +15,7 @@ from tests.targets import javascript
 
 MODEL_SIGNING = ("model-signing==1.1.1", "pyopenssl==26.4.0")  # the first does not say that it needs the second
 IN_TOTO = ("in-toto-attestation==0.9.3",)
-SIGSTORE = ("@sigstore/verify@4.1.3", "@sigstore/bundle@5.0.1")
+SIGSTORE = ("@sigstore/verify@4.1.3", "@sigstore/bundle@5.0.1", "@sigstore/oci@0.7.2")
 
 _READ = """
 import base64, json, sys
@@ -65,6 +65,19 @@ for (const path of process.argv.slice(5)) {
 console.log(JSON.stringify(said));
 """
 
+_ATTACH = """
+import fs from 'node:fs';
+import { createRequire } from 'node:module';
+const { attachArtifactToImage, getImageDigest } = createRequire(process.argv[2])('@sigstore/oci');
+const [imageName, imageTag, path, annotations] = process.argv.slice(3);
+const imageDigest = await getImageDigest({ imageName, imageTag });
+const artifact = fs.readFileSync(path);
+const { mediaType } = JSON.parse(artifact);
+console.log(JSON.stringify(await attachArtifactToImage({
+  imageName, imageDigest, artifact, mediaType, annotations: JSON.parse(annotations)
+})));
+"""
+
 
 def model_signing(folder: Path, signature: Path, public: Path) -> subprocess.CompletedProcess[str]:
     """Return what OpenSSF's own program says of a folder."""
@@ -99,5 +112,14 @@ def sigstore(public: Path, hint: str, *bundles: Path, at: Path) -> Any:
     """Return what Sigstore's verifier for Node says of each bundle: "verified", or why not."""
     (at / "verify.mjs").write_text(_VERIFY, encoding="utf-8")
     done = javascript.run("node", "verify.mjs", _modules() / "package.json", public, hint, *bundles, at=at)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def attached(name: str, tag: str, bundle: Path, annotations: dict[str, str], at: Path) -> Any:
+    """Have Sigstore's library for registries attach a bundle to an image; return the descriptor of its manifest."""
+    (at / "attach.mjs").write_text(_ATTACH, encoding="utf-8")
+    words = ("node", "attach.mjs", _modules() / "package.json", name, tag, bundle, json.dumps(annotations))
+    done = javascript.run(*words, at=at)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

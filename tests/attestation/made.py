@@ -13,7 +13,6 @@ from modelrel.attestation import keys
 from modelrel.delivered import Attestation, Check, SmokeReport
 from modelrel.steps import attest as step
 from modelrel.steps.package import package
-from modelrel.values import PackageOptions
 from tests.targets import tiny
 
 AT = "2026-05-04T03:02:01+00:00"
@@ -35,40 +34,40 @@ def signer(name: str = "modelrel") -> keys.Signer:
 
 
 @cache
-def _smoke() -> SmokeReport:
-    folder = tiny.place() / "evident" / "churn-7"
+def smoke(target: str = "modelpack") -> SmokeReport:
+    """Return the report of the small release, with all records on disk, as if it had been smoke-tested."""
+    folder = tiny.place() / f"evident-{target}" / "churn-7"
     parity = tiny.verified(folder)
-    made = package(parity, "modelpack", PackageOptions())
+    made = package(parity, target, tiny.offered(target))
     seen = (Check(name="one row", detail="1 rows, largest error 0"), Check(name="GET /ping", detail="200"))
-    smoke = SmokeReport(
+    report = SmokeReport(
         package=made, runner="process", checks=seen, rows=6, max_abs_error=0.0, first_answer_s=0.4, p50_ms=0.5,
         p99_ms=0.9, memory_bytes=70_000_000,
     )  # fmt: skip
     form = folder / "onnx"
     for value, path in (
         (parity.source, folder / "SourceModel.json"), (parity.converted, form / "ConvertedModel.json"),
-        (parity, form / "ParityReport.json"), (made, form / "modelpack/Package.json"),
-        (smoke, form / "modelpack/SmokeReport.json"),
+        (parity, form / "ParityReport.json"), (made, form / target / "Package.json"),
+        (report, form / target / "SmokeReport.json"),
     ):  # fmt: skip
         records.write(value, path, "k")
-    return smoke
+    return report
 
 
-def moved(smoke: SmokeReport, folder: Path) -> SmokeReport:
+def moved(report: SmokeReport, folder: Path) -> SmokeReport:
     """Return a smoke report of a copy of its release, in another folder."""
-    parity = smoke.package.parity
+    parity = report.package.parity
     source = replace(parity.source, folder=folder)
     parity = replace(parity, converted=replace(parity.converted, source=source))
-    return replace(smoke, package=replace(smoke.package, parity=parity))
+    return replace(report, package=replace(report.package, parity=parity))
 
 
 @cache
 def attested(name: str) -> Attestation:
     """Return the attestation of the small release, signed by somebody ("" nobody); every name has its own folder."""
-    smoke = _smoke()
     folder = tiny.place() / f"evident-{name or 'unsigned'}" / "churn-7"
-    shutil.copytree(smoke.package.folder, folder)
-    done = step.attest(moved(smoke, folder), signer(name) if name else None, AT)
+    shutil.copytree(smoke().package.folder, folder)
+    done = step.attest(moved(smoke(), folder), signer(name) if name else None, AT)
     records.write(done, folder / HOME / "Attestation.json", "k")
     return done
 

@@ -74,7 +74,7 @@ def test_in_totos_own_messages_read_every_statement_to_its_last_member(name: str
         "https://slsa.dev/provenance", *["https://in-toto.io/attestation/test-result"] * 2
     ]  # fmt: skip
     assert {one["predicate"].get("result") for one in said} == {None, "PASSED"}
-    assert all({name for name, _ in one["subjects"]} == {"churn-7.tar", "README.md"} for one in said)
+    assert all({name for name, _ in one["subjects"]} == {"churn-7.tar", "README.md", "churn/7"} for one in said)
 
 
 def test_the_bill_of_materials_is_valid_and_has_the_model_card(folder: Path) -> None:
