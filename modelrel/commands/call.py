@@ -71,8 +71,11 @@ class Call:
                 console.print(part, markup=False)
 
     @contextmanager
-    def release(self, text: str, options: ReleaseOptions) -> Iterator[Release]:
-        """Give the release of the model that `text` names, with its folder held."""
+    def release(self, text: str, options: ReleaseOptions, *, elsewhere: bool = False) -> Iterator[Release]:
+        """Give the release of the model that `text` names, with its folder held.
+
+        `elsewhere` is for a version (`models:/churn/6`) of a registry that is not asked: only its folder is there.
+        """
         from modelrel.registry import reference
         from modelrel.steps import pull
         from modelrel.steps.held import locked
@@ -81,7 +84,8 @@ class Call:
         progress = self.progress()
         registry = self.registry(progress.say)
         try:
-            located = pull.locate(reference.parse(text), registry)
+            given = reference.parse(text)
+            located = given if elsewhere else pull.locate(given, registry)
             found = Release(located, registry, self.dist, options, progress)
             with locked(found.folder, progress.say):
                 try:

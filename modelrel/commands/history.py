@@ -78,6 +78,7 @@ def rollback(
 ) -> None:  # fmt: skip
     """Move an alias back to the version that held it before and whose evidence still verifies."""
     from modelrel.registry import reference
+    from modelrel.steps import into
     from modelrel.steps import promote as promote_step
     from modelrel.steps import rollback as step
 
@@ -86,8 +87,13 @@ def rollback(
     expecting = replace(asked, expect=held.now or promotion.NOBODY)
 
     def attempt(version: str) -> tuple[Promotion, str]:
-        with call().release(f"{model}/{version}", about_model.options()) as release:
-            done = release.promoted(release.evidence(), expecting, call().settings.policy, dry_run=dry_run)
+        # released where it is, or carried over from where it was
+        own = (call().dist / reference.folder_name(model, version) / "SourceModel.json").is_file()
+        came = None if own else into.came(call().registry(), model, version)
+        uri, route = came or (f"{model}/{version}", None)
+        with call().release(uri, about_model.options(), elsewhere=route is not None) as release:
+            policy = call().settings.policy
+            done = release.promoted(release.evidence(), expecting, policy, dry_run=dry_run, into=route)
             promote_step.refused(done)
             if not dry_run:
                 release.summary()

@@ -17,7 +17,7 @@ from modelrel.promoted import Change, Entry
 from modelrel.registry import Registry, history, turns
 from modelrel.registry.reference import STAGES, stage_name
 from modelrel.steps import grounds
-from modelrel.steps.into import Route, within
+from modelrel.steps.into import Route, same, within
 from modelrel.values import SourceModel
 
 _RULES: Final = 12
@@ -72,11 +72,14 @@ def plan(
         for value in (smoke.package, smoke.package.parity, smoke.package.converted, source):
             records.intact(value)
     route = where if isinstance(where, Route) else within(where, source)
-    _registered(source, route.origin)
+    if route.elsewhere and change.rollback:
+        same(source, route)
+    else:
+        _registered(source, route.origin)
     target = check_target(change.kind, change.to)
     previous = _previous(route, replace(change, to=target))
     known = grounds.gathered(smokes, route.origin, change, policy, "" if route.elsewhere else previous)
-    if route.elsewhere and previous not in ("", route.version):
+    if route.elsewhere and previous not in ("", route.version) and not change.rollback:
         known = grounds.against(known, route.registry, route.name, previous)
     known = replace(known, attestations=attestations, now=datetime.now(UTC).isoformat(timespec="seconds"))
     return Promotion(

@@ -304,11 +304,11 @@ class Release:
 
     def promoted(
         self, smokes: tuple[SmokeReport, ...], change: Change, policy: Policy, *, dry_run: bool = False,
-        into: tuple[Registry, str] | None = None,
+        into: tuple[Registry, str] | into_step.Route | None = None,
     ) -> Promotion:  # fmt: skip
         """Move an alias (or stage) to this version, if the policy lets it; `dry_run` only says what would change.
 
-        `into` is another registry, and the name of the model there: the version is carried over first.
+        `into` is another registry, and the name of the model there: the version is carried over first; or a route.
         """
         stage, start = f"promote {change.to}", self._begin(f"promote {change.to}")
         attestations = evidence.attested(smokes, policy.public_keys)

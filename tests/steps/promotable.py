@@ -59,10 +59,10 @@ def register(url: str, versions: int, name: str = NAME) -> None:
         ask(url, "POST", "model-versions/create", name=name, source=f"s3://elsewhere/{name}/{number}")
 
 
-def released(dist: Path, version: str, name: str = NAME) -> Path:
-    """Lay out the release folder of a version, smoke-tested by word alone; return it."""
+def released(dist: Path, version: str, name: str = NAME, more: str = "") -> Path:
+    """Lay out the release folder of a version, smoke-tested by word alone; return it. `more`: see `tiny.verified`."""
     folder = dist / f"{name}-{version}"
-    parity = tiny.verified(folder, name=name, version=version)
+    parity = tiny.verified(folder, name=name, version=version, more=more)
     records.write(parity.source, folder / "SourceModel.json", "source")
     records.write(parity.converted, folder / "onnx/ConvertedModel.json", "converted")
     records.write(parity, folder / "onnx/ParityReport.json", "parity")

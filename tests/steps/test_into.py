@@ -158,6 +158,49 @@ def test_the_command_carries_once_moves_the_alias_there_and_leaves_the_origin(
     assert [(one["event"], one["version"], one["message"]) for one in told] == [("promoted", "1", "to production")]
 
 
+def carried_over(run: Run, server: str, file: str, dist: Path) -> None:
+    """Promote two versions, of other files each, into another registry."""
+    for version in "12":
+        promotable.released(dist, version, more=f"model_uuid: '{version}'\n")
+        words = ("promote", f"{promotable.NAME}/{version}", "--to", "champion", "--into", file, "--as", AS)
+        done = run(*words, "--registry", server, "--dist", dist)
+        assert done.code == 0, done.err
+    assert Registry(file).aliases(AS) == {"champion": "2"}
+
+
+def test_a_rollback_where_it_went_stands_on_the_evidence_of_where_it_came_from(
+    run: Run, server: str, file: str, tmp_path: Path
+) -> None:
+    dist = tmp_path / "dist"
+    carried_over(run, server, file, dist)
+    shared = ("--alias", "champion", "--registry", file, "--dist", dist, "--json")
+    dry = run("rollback", AS, *shared, "--dry-run")
+    assert (dry.code, Registry(file).aliases(AS)) == (0, {"champion": "2"}), dry.err
+    done = run("rollback", AS, *shared, "--message", "it was worse")
+    assert done.code == 0, done.err
+    assert Registry(file).aliases(AS) == {"champion": "1"}
+    assert Registry(server).aliases(promotable.NAME) == {}
+    told = run("history", AS, "--registry", file, "--json").json["history"]
+    assert [(one["event"], one["previous"], one["version"]) for one in told] == [
+        ("promoted", "", "1"), ("promoted", "1", "2"), ("rolled back", "2", "1")
+    ]  # fmt: skip
+    assert (dist / "churn-1" / f"Promotion.{AS}-champion.json").is_file()
+
+
+def test_a_rollback_is_refused_where_the_evidence_is_about_other_files_than_were_carried_over(
+    run: Run, server: str, file: str, tmp_path: Path
+) -> None:
+    carried_over(run, server, file, tmp_path / "dist")
+    promotable.released(tmp_path / "other", "1", more="model_uuid: 'another'\n")
+    shared = ("--alias", "champion", "--registry", file, "--json")
+    other = run("rollback", AS, *shared, "--dist", tmp_path / "other")
+    assert other.code == 4
+    assert "prod.churn/1 in the registry" in other.json["error"]["message"]
+    none = run("rollback", AS, *shared, "--dist", tmp_path / "empty")
+    assert none.code == 4
+    assert Registry(file).aliases(AS) == {"champion": "2"}
+
+
 def test_a_name_without_another_registry_is_a_wrong_command(run: Run, server: str, tmp_path: Path) -> None:
     promotable.released(tmp_path / "dist", "1")
     done = run(

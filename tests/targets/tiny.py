@@ -104,12 +104,12 @@ def _model() -> onnx.ModelProto:
     return model
 
 
-def verified(folder: Path, *, name: str = "churn", version: str = "7") -> ParityReport:
-    """Lay out a release folder as `verify` leaves it, and return the report."""
+def verified(folder: Path, *, name: str = "churn", version: str = "7", more: str = "") -> ParityReport:
+    """Lay out a release folder as `verify` leaves it, and return the report; `more` stands in the MLmodel file, too."""
     onnx_dir, source_dir = folder / "onnx", folder / "source"
     onnx_dir.mkdir(parents=True)
     source_dir.mkdir()
-    text = f"utc_time_created: '2026-05-04 03:02:01.123456'\nflavors: {{}}\nrun_id: {'ab12' * 8}\n"
+    text = f"utc_time_created: '2026-05-04 03:02:01.123456'\nflavors: {{}}\nrun_id: {'ab12' * 8}\n{more}"
     (source_dir / "MLmodel").write_text(text)
     onnx.save(_model(), str(onnx_dir / "model.onnx"))
     session = onnxruntime.InferenceSession(str(onnx_dir / "model.onnx"), providers=["CPUExecutionProvider"])
