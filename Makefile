@@ -44,8 +44,9 @@ lint: $(VENV)/.dev  ## ruff, mypy --strict, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# passive: threads of one process that spin while they wait take the cores from the other
 test: $(VENV)/.dev  ## all tests
-	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST)
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST)
 
 nightly: $(VENV)/.dev  ## tests of random models and hostile requests, many more than usual and new ones each time
 	$(BIN)/python -m pytest -n 2 --hypothesis-profile nightly tests/formats/test_tree_agreement.py $(PYTEST)
