@@ -29,7 +29,8 @@ def open_lookup(uri: str, patience: Patience | None = None) -> SqliteLookup | Re
         if not path.is_file():
             raise Unavailable(
                 f"the registry {uri} does not exist",
-                "Name yours with --registry, or set MLFLOW_TRACKING_URI or MLFLOW_REGISTRY_URI.",
+                "Name one that is there with --registry (or --into), MLFLOW_TRACKING_URI or "
+                f"MLFLOW_REGISTRY_URI. MLflow makes a new one: mlflow server --backend-store-uri {uri}",
             )
         found = SqliteLookup(uri, path, patience)
         return found if found.readable() else None
