@@ -273,6 +273,16 @@ class ParityReport:
         return self.converted.source
 
     @property
+    def disagreements(self) -> int:
+        """How many answers differ, over all outputs."""
+        return sum(output.disagreements for output in self.outputs)
+
+    @property
+    def max_abs_error(self) -> float:
+        """The largest error of any output."""
+        return max((output.max_abs_error for output in self.outputs), default=0.0)
+
+    @property
     def complete(self) -> bool:
         """Whether all that could be asked was asked: more time would change nothing."""
         return all(one.asked >= one.of for one in self.coverage)

@@ -44,14 +44,13 @@ def xml(one: Told) -> bytes:
     ]
     if rules:
         suites.append(("policy", rules))
-    label = f"{one.name}/{one.version}" if one.version else one.name
     top = ET.Element(
-        "testsuites", _counts(f"modelrel {one.command} {label}", [case for _, all_ in suites for case in all_])
+        "testsuites", _counts(f"modelrel {one.command} {one.label}", [case for _, all_ in suites for case in all_])
     )
     for name, cases in suites:
         suite = ET.SubElement(top, "testsuite", _counts(name, cases))
         for case in cases:
-            _add(suite, case, f"modelrel.{one.command}.{label}.{name}")
+            _add(suite, case, f"modelrel.{one.command}.{one.label}.{name}")
     ET.indent(top)
     text: bytes = ET.tostring(top, encoding="utf-8", xml_declaration=True)
     return text + b"\n"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from modelrel.errors import Invalid, ModelrelError, Refused
+from modelrel.errors import Invalid, ModelrelError, Refused, Unavailable
 
 if TYPE_CHECKING:
     from modelrel.delivered import Package, Promotion, Pushed
@@ -90,9 +90,16 @@ class Told:
         return self.run.located.name if self.run else self.model
 
     @property
+    def label(self) -> str:
+        """How people call it: `churn/7`."""
+        return f"{self.name}/{self.version}" if self.version else self.name
+
+    @property
     def report(self) -> Path | None:
         """The page that `modelrel report` wrote, where it did."""
-        page = self.run.folder / "report.html" if self.run else None
+        from modelrel.steps.summary import REPORT
+
+        page = self.run.folder / REPORT if self.run else None
         return page if page and page.is_file() else None
 
     @property
@@ -138,7 +145,7 @@ def told(command: str, model: str, junit: Path | None, dotenv: Path | None) -> I
         yield found
     except BaseException as stop:
         found.stop = stop
-        with suppress(OSError):  # why the command stopped matters more than that this could not be told
+        with suppress(OSError, Unavailable):  # why the command stopped matters more than that this could not be told
             _write(found)
         raise
     try:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
+from modelrel.markdown import table
+
 if TYPE_CHECKING:
     from modelrel.commands.outputs import Told
     from modelrel.delivered import Package
@@ -43,8 +45,7 @@ def markdown(one: Told, limit: int = LIMIT) -> str:
 
 def _lines(one: Told) -> Iterator[str]:
     message, hint = one.error
-    label = f"{one.name}/{one.version}" if one.version else one.name
-    yield f"## {_mark(one)} {escaped(label)}: {_end(one)}"
+    yield f"## {_mark(one)} {escaped(one.label)}: {_end(one)}"
     yield ""
     if message:
         yield f"> {escaped(message)}"
@@ -106,15 +107,10 @@ def _parts(package: Package) -> str:
 
 
 def _parity(package: Package) -> tuple[str, str, str]:
-    outputs = package.parity.outputs
-    worst = max((output.max_abs_error for output in outputs), default=0.0)
-    return f"{package.parity.rows:,}", str(sum(output.disagreements for output in outputs)), f"{worst:.2g}"
+    parity = package.parity
+    return f"{parity.rows:,}", str(parity.disagreements), f"{parity.max_abs_error:.2g}"
 
 
 def _table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
-    heads = list(columns)
-    yield f"| {' | '.join(heads)} |"
-    yield f"|{' --- |' * len(heads)}"
-    for row in rows:
-        yield f"| {' | '.join(escaped(cell) for cell in row)} |"
+    yield from table(columns, ([escaped(cell) for cell in row] for row in rows))
     yield ""

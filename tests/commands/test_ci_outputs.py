@@ -122,6 +122,14 @@ def test_promote_tells_its_pipeline_too(run: Run, own_registry: str, dist: Path,
     assert {case.name for suite in JUnitXml.fromfile("j.xml") for case in suite} >= {"promote staging", "smoke"}
 
 
+def test_a_report_that_the_disk_does_not_take_is_not_what_a_command_fails_for(
+    run: Run, own_registry: str, tmp_path: Path
+) -> None:
+    done = run("release", "flowers/9", "--target", "modelpack", "--registry", own_registry, "--dist", tmp_path / "dist",
+               "--junit", "/sys/j.xml")  # fmt: skip
+    assert (done.code, "has no version 9" in done.err) == (2, True), done.err
+
+
 def test_a_report_that_cannot_be_written_is_wrong_input(
     run: Run, own_registry: str, dist: Path, tmp_path: Path
 ) -> None:
