@@ -80,6 +80,11 @@ class Package:
         return self.converted.folder
 
     @property
+    def home(self) -> Path:
+        """Where it lies with its records and its evidence: `<release>/<format>/<target>`."""
+        return self.folder / self.converted.format / self.target
+
+    @property
     def digest(self) -> str:
         """One sha256 over every packaged file (and the image, where there is one)."""
         return digest([digest_files(self.files), self.image.id if self.image else ""])

@@ -140,22 +140,29 @@ def mlflow_uri() -> str:
     return "sqlite:///mlflow.db"
 
 
+@functools.cache
+def _added() -> tuple[inspect.Parameter, ...]:
+    """Return the options that every command has; reading them from their annotations takes time, once."""
+    found = []
+    for name, parameter in inspect.signature(_shared, eval_str=True).parameters.items():
+        if name == "reads":
+            continue
+        parameter.annotation.__metadata__[0].rich_help_panel = _SHARED
+        found.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+    return tuple(found)
+
+
 def shared(command: Callable[..., None], *, reads: bool = True) -> Callable[..., None]:
     """Add the options of every command to one command; inside it, `call()` gives what they say.
 
     `reads` is False for what must work whatever the settings are.
     """
     own = inspect.signature(command, eval_str=True)
-    extra = {name: one for name, one in inspect.signature(_shared, eval_str=True).parameters.items() if name != "reads"}
-    added = []
-    for parameter in extra.values():
-        default = parameter.annotation.__metadata__[0]
-        default.rich_help_panel = _SHARED
-        added.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+    added = _added()
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
-        shared_values = {name: given.pop(name) for name in extra}
+        shared_values = {one.name: given.pop(one.name) for one in added}
         made = _shared(**shared_values, reads=reads)
         _CALL.set(made)
         quieten(verbose=made.verbose)

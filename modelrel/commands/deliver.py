@@ -40,7 +40,6 @@ Target = Annotated[
     typer.Option("--target", "-t", metavar="TARGET", help="docker, oci, lambda, tflite, npm, kserve …; repeat it."),
 ]
 Alias = Annotated[str | None, typer.Option(metavar="ALIAS", help="The alias to move to this version.")]
-Stage = Annotated[str | None, typer.Option(metavar="STAGE", help="Move it to a classic stage instead.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -207,7 +206,7 @@ def _sentence_of_push(done: Pushed) -> str:
 
 @delivery.with_options
 def release(
-    model: Model, *, given: dict[str, Any], target: Target = None, promote: Alias = None, stage: Stage = None,
+    model: Model, *, given: dict[str, Any], target: Target = None, promote: Alias = None, stage: promotion.Stage = None,
     message: promotion.Message = None, dry_run: promotion.DryRun = False, data: Data = None, opset: Opset = None,
     operators: OperatorsOption = None, quantize: Quantize = None, label: Label = None, agreement: Agreement = None,
     max_error: MaxError = None, mean_error: MeanError = None, drop: Drop = None, budget: Budget = None,

@@ -5,6 +5,7 @@ Source: OCI image-spec 1.1, manifest.md ("Guidelines for Artifact Usage", `subje
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from typing import BinaryIO
 
@@ -19,19 +20,20 @@ def referrer(
 
     `annotations` stand in the manifest, `called` at the layer.
     """
-    empty = b"{}"
+    nothing = b"{}"
+    empty = Descriptor.of(nothing, media.OCI_EMPTY)
     layer = Descriptor.of(content, kind, annotations=called)
     manifest = canonical({
         "schemaVersion": 2,
         "mediaType": media.OCI_MANIFEST,
         "artifactType": kind,
-        "config": Descriptor.of(empty, media.OCI_EMPTY).plain(),
+        "config": empty.plain(),
         "layers": [layer.plain()],
         "subject": Descriptor(media_type=subject.media_type, digest=subject.digest, size=subject.size).plain(),
         "annotations": dict(annotations),
     })  # fmt: skip
     part = Descriptor.of(manifest, media.OCI_MANIFEST, artifact_type=kind)
-    return part, {layer.digest: content, part.digest: manifest, Descriptor.of(empty, "").digest: empty}
+    return part, {layer.digest: content, part.digest: manifest, empty.digest: nothing}
 
 
 class Beside:
@@ -43,7 +45,5 @@ class Beside:
 
     def open(self, part: Descriptor) -> BinaryIO:
         """Return the bytes of a part as a stream."""
-        import io
-
         found = self._contents.get(part.digest)
         return self._store.open(part) if found is None else io.BytesIO(found)

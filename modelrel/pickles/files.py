@@ -9,7 +9,7 @@ import re
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Final
@@ -35,6 +35,9 @@ _SHOWN: Final = 100
 _WORDS: Final = 8
 CODE: Final = "code that is imported"
 """Why a file of Python code has the verdict that it has."""
+
+ASKS: Final = "asks for "
+"""How a reason begins that names what a pickle imports: that is in `Finding.dangerous`, too."""
 
 _NAMED: Final = re.compile(rb"c([A-Za-z_][\w.]{0,99})\n([A-Za-z_][\w.]{0,99})\n")
 _GRAPHS: Final = (b"EagerPyFunc", b"PyFunc", b"PyFuncStateless", b"ReadFile", b"WriteFile")
@@ -86,8 +89,11 @@ class _Book:
             self.named(name)
         for alarm in seen.alarms:
             self.note("dangerous", alarm)
-        if seen.words:
-            self.note("unknown", f"code in it names {', '.join(sorted(seen.words)[:_WORDS])}")
+        self.reached(seen.words)
+
+    def reached(self, words: Collection[str]) -> None:
+        if words:
+            self.note("unknown", f"code in it names {', '.join(sorted(words)[:_WORDS])}")
 
     def named(self, name: Name, *, least: Verdict = "none") -> None:
         verdict = judged(name.module, name.name)
@@ -95,7 +101,7 @@ class _Book:
             return
         shown = f"{name.module}.{name.name}".encode("ascii", "backslashreplace").decode()[:200]
         self.names[shown] = verdict
-        self.note(verdict, f"asks for {shown}" if verdict == "dangerous" else "")
+        self.note(verdict, f"{ASKS}{shown}" if verdict == "dangerous" else "")
 
 
 def _examined(name: str, path: Path) -> Finding | None:
@@ -152,9 +158,7 @@ def _source(stream: IO[bytes], book: _Book, *, read: bool) -> None:
         return
     finally:
         stream.seek(0)
-    words = {word for node in nodes for word in _words(node) if reaches(word)}
-    if words:
-        book.note("unknown", f"code in it names {', '.join(sorted(words)[:_WORDS])}")
+    book.reached({word for node in nodes for word in _words(node) if reaches(word)})
 
 
 def _words(node: ast.AST) -> Iterator[str]:

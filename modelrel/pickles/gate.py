@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from modelrel.errors import Refused
-from modelrel.pickles.files import CODE, Finding
+from modelrel.pickles.files import ASKS, CODE, Finding
 from modelrel.pickles.names import usual_maker
 
 CODE_FLAVORS: Final = frozenset({"pyfunc", "pytorch"})
@@ -59,9 +59,7 @@ def admit(label: str, flavor: str, findings: Iterable[Finding], allow: Sequence[
             else:
                 left.append(name)
         why = [
-            said
-            for said in one.why
-            if not said.startswith("asks for ") and not (natural and said == CODE and _readable(one))
+            said for said in one.why if not said.startswith(ASKS) and not (natural and said == CODE and _readable(one))
         ]
         if left or why:
             refused.append((one, left, why))
@@ -82,7 +80,7 @@ def _refusal(label: str, refused: list[tuple[Finding, list[str], list[str]]]) ->
     said, hints = [], []
     for one, names, why in refused[:_SHOWN]:
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-        found = [*(["asks for " + ", ".join(names[:_SHOWN]) + more] if names else []), *why[:3]]
+        found = [*([ASKS + ", ".join(names[:_SHOWN]) + more] if names else []), *why[:3]]
         said.append(f"{_short(one.path)} ({one.verdict}) {'; '.join(found)}")
         hints += [_short(one.path)] if why else names
     more = f"; and {len(refused) - _SHOWN} more files" if len(refused) > _SHOWN else ""

@@ -203,14 +203,14 @@ def _parity(rung: Rung, facts: Facts) -> Iterator[Rule]:
         (
             "max_abs_error",
             rung.max_abs_error,
-            max((output.max_abs_error for one in reports for output in one.outputs), default=0.0),
+            max((one.max_abs_error for one in reports), default=0.0),
             "the copy is off by at most",
             True,
         ),
         (
             "max_disagreements",
             rung.max_disagreements,
-            max((sum(output.disagreements for output in one.outputs) for one in reports), default=0),
+            max((one.disagreements for one in reports), default=0),
             "rows with another label: at most",
             True,
         ),

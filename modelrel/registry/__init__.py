@@ -48,7 +48,7 @@ class Registry:
         """MLflow itself (the import takes seconds)."""
         from modelrel.registry.mlflow import Mlflow
 
-        open_lookup(self.uri)  # a missing sqlite file is an error here: MLflow would make an empty one
+        _ = self._quick  # a missing sqlite file is an error here: MLflow would make an empty one
         return Mlflow(self.uri, self._patience)
 
     @cached_property
@@ -130,7 +130,7 @@ class Registry:
         """Return what a run logged; an empty one where there is none."""
         if not run_id:
             return RunInfo()
-        return self._quick.run(run_id) if self._quick else self.mlflow.run(run_id)
+        return self._lookup.run(run_id)
 
     def download(self, uri: str, into: Path, note: Callable[[str], None]) -> None:
         """Download the files of a model into the empty folder `into` (see `artifacts.fetched`, `Mlflow.download`)."""
@@ -146,4 +146,4 @@ class Registry:
         """Return the metrics of a logged model (`m-...`, MLflow 3), each as last logged; none where there is none."""
         if not model_id:
             return {}
-        return self._quick.measured(model_id) if self._quick else self.mlflow.measured(model_id)
+        return self._lookup.measured(model_id)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from modelrel import archive
 from modelrel.errors import Refused, Unavailable
+from modelrel.registry.lookup import quoted
 from modelrel.values import File, SourceModel
 
 if TYPE_CHECKING:
@@ -33,9 +34,8 @@ Item = TypeVar("Item")
 
 def there(registry: Registry, name: str, sha256: str) -> str:
     """Return the newest version of a model that was carried over with this digest, "" where there is none."""
-    quoted = "'" + name.replace("'", "''") + "'"
     with registry.mlflow.told(f"looking for a copy in {name}"):
-        found = registry.mlflow.client.search_model_versions(f"name={quoted}", max_results=1000)
+        found = registry.mlflow.client.search_model_versions(f"name={quoted(name)}", max_results=1000)
     return str(max((int(one.version) for one in found if one.tags.get(SHA256) == sha256), default=""))
 
 

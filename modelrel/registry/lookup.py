@@ -76,6 +76,21 @@ class Lookup(Protocol):
     def latest(self, name: str, stage: str = "") -> str | None:
         """Return the highest version number, in a stage where one is named."""
 
+    def run(self, run_id: str) -> RunInfo:
+        """Return what a run logged; an empty one where the run is gone."""
+
+    def measured(self, model_id: str) -> dict[str, float]:
+        """Return the metrics of a logged model (MLflow 3), each as last logged."""
+
+
+def quoted(name: str) -> str:
+    """Return a name as filters of MLflow's searches take it.
+
+    >>> quoted("it's")
+    "'it''s'"
+    """
+    return "'" + name.replace("'", "''") + "'"
+
 
 def hide_credentials(uri: str) -> str:
     """Return a registry URI without user and password, fit for records and messages."""

@@ -19,7 +19,7 @@ from modelrel import archive
 from modelrel.errors import Invalid, Unavailable, redacted
 from modelrel.registry import artifacts
 from modelrel.registry.datasets import Logged, described
-from modelrel.registry.lookup import ModelInfo, RunInfo, VersionInfo, hide_credentials
+from modelrel.registry.lookup import ModelInfo, RunInfo, VersionInfo, hide_credentials, quoted
 from modelrel.registry.patience import PASSING, Patience, Stumbled, setting
 from modelrel.registry.writing import no_stages
 
@@ -189,10 +189,9 @@ class Mlflow:
 
     def latest(self, name: str, stage: str = "") -> str | None:
         """Return the highest version number, in a stage where one is named."""
-        quoted = "'" + name.replace("'", "''") + "'"
         found = self._read(
             f"reading the versions of {name}",
-            lambda: self._client.search_model_versions(f"name={quoted}", max_results=1000),
+            lambda: self._client.search_model_versions(f"name={quoted(name)}", max_results=1000),
         )
         numbers = [int(entry.version) for entry in found if not stage or entry.current_stage == stage]
         return str(max(numbers)) if numbers else None
@@ -312,10 +311,9 @@ class Mlflow:
         search = getattr(self._client, "search_logged_models", None)
         if search is None:  # MLflow 2
             return None
-        quoted = "'" + name.replace("'", "''") + "'"
         token = None
         while True:
-            page = search([run.info.experiment_id], filter_string=f"name = {quoted}", page_token=token)
+            page = search([run.info.experiment_id], filter_string=f"name = {quoted(name)}", page_token=token)
             for model in page:
                 if model.source_run_id == run_id:
                     return f"models:/{model.model_id}"

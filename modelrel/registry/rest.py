@@ -21,7 +21,7 @@ from typing import Any, Final, cast
 from modelrel.errors import Unavailable
 from modelrel.registry import connections
 from modelrel.registry.datasets import Logged, described
-from modelrel.registry.lookup import ModelInfo, RunInfo, VersionInfo, hide_credentials
+from modelrel.registry.lookup import ModelInfo, RunInfo, VersionInfo, hide_credentials, quoted
 from modelrel.registry.patience import PASSING, Patience, Stumbled
 
 _API: Final = "/api/2.0/mlflow/"
@@ -32,9 +32,9 @@ class RestLookup:
 
     def __init__(self, uri: str, patience: Patience | None = None) -> None:
         """Keep the address; nothing is sent yet."""
-        self._shown = self.shown = hide_credentials(uri)
+        self.shown = hide_credentials(uri)
         parts = urllib.parse.urlsplit(uri)
-        self._base = self._shown.rstrip("/")
+        self._base = self.shown.rstrip("/")
         user = parts.username or os.environ.get("MLFLOW_TRACKING_USERNAME")
         password = parts.password or os.environ.get("MLFLOW_TRACKING_PASSWORD", "")
         token = os.environ.get("MLFLOW_TRACKING_TOKEN")
@@ -125,7 +125,7 @@ class RestLookup:
                 raise self._answered(error.reason) from error
             reason = getattr(error, "reason", error)
             raise Unavailable(
-                f"the registry {self._shown} {what}: {getattr(reason, 'strerror', None) or reason}",
+                f"the registry {self.shown} {what}: {getattr(reason, 'strerror', None) or reason}",
                 "Check that the server runs and that --registry (or MLFLOW_TRACKING_URI) names it.",
             ) from error
 
@@ -140,14 +140,14 @@ class RestLookup:
         reason = f"{status} {responses.get(status, '')}".strip()
         if status in (401, 403):
             raise Unavailable(
-                f"the registry {self._shown} refuses us: {reason}",
+                f"the registry {self.shown} refuses us: {reason}",
                 "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN.",
             )
         raise self._answered(reason if status != 200 else "what MLflow does not")
 
     def _answered(self, what: str) -> Unavailable:
         return Unavailable(
-            f"the registry {self._shown} answered {what}",
+            f"the registry {self.shown} answered {what}",
             "Check that --registry (or MLFLOW_TRACKING_URI) names an MLflow server, and its log.",
         )
 
@@ -185,11 +185,10 @@ class RestLookup:
 
     def latest(self, name: str, stage: str = "") -> str | None:
         """Return the highest version number, in a stage where one is named."""
-        quoted = "'" + name.replace("'", "''") + "'"
         found = self._get(
             "model-versions/search",
             "model_versions",
-            filter=f"name={quoted}",
+            filter=f"name={quoted(name)}",
             order_by="version_number DESC",
             max_results="1000",
         )
@@ -231,7 +230,7 @@ class RestLookup:
                 described(
                     Logged(*(entry["dataset"].get(name, "") for name in Logged._fields)),
                     next((tag["value"] for tag in entry.get("tags", []) if tag["key"] == "mlflow.data.context"), ""),
-                    self._shown,
+                    self.shown,
                 )
                 for entry in run.get("inputs", {}).get("dataset_inputs", [])
             ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from modelrel.promoted import Entry, Kind
 from modelrel.registry import history, turns
@@ -17,7 +17,8 @@ def of(model: ModelInfo) -> tuple[Entry, ...]:
     its own says since when it may have. A promotion that was set but broken off before its entry was written counts; an
     alias that modelrel never moved has no history.
     """
-    told = [*history.entries(model), *_unwritten(model)]
+    written = history.entries(model)
+    told = [*written, *_unwritten(model, {entry.id for entry in written})]
     ends: dict[tuple[Kind, str], Entry] = {}
     found: list[Entry] = []
     for entry in sorted(told, key=lambda one: one.id):
@@ -35,9 +36,8 @@ def of(model: ModelInfo) -> tuple[Entry, ...]:
     return tuple(found)
 
 
-def _unwritten(model: ModelInfo) -> Iterable[Entry]:
-    """Yield what claims announce that was done, and that no entry tells yet."""
-    known = {entry.id for entry in history.entries(model)}
+def _unwritten(model: ModelInfo, known: Container[str]) -> Iterable[Entry]:
+    """Yield what claims announce that was done, and that none of the known entries tells yet."""
     for alias, holder in model.aliases.items():
         for claim in turns.claims(model, "alias", alias).values():
             if turns.happened(claim, holder) and claim.entry.id not in known:

@@ -49,7 +49,7 @@ def attest(smoke: SmokeReport, signer: Signer | None, at: str) -> Attestation:
     `at` is when its tests were passed, ISO 8601 in UTC. Without a signer the statements are the same, and nobody's.
     """
     package = smoke.package
-    top = _home(package)
+    top = package.home
     card = bom.bill(package.parity, bom.Contents(kind="machine-learning-model"))
     subjects = list(_subjects(package, top))
     said = {
@@ -70,10 +70,6 @@ def attest(smoke: SmokeReport, signer: Signer | None, at: str) -> Attestation:
             (into / layout.MODEL).write_bytes(wrap(whole, signer, signer.public.pem_id))
     files = archive.describe_tree(top / layout.FOLDER, package.folder)
     return Attestation(smoke=smoke, files=files, key=signer.public.id if signer else "", at=at)
-
-
-def _home(package: Package) -> Path:
-    return package.folder / package.converted.format / package.target
 
 
 def standing(package: Package) -> tuple[File, ...]:
@@ -226,8 +222,8 @@ def _parity(package: Package) -> Json:
     figures = {
         "rows": package.parity.rows,
         "sources": dict(package.parity.sources),
-        "disagreements": sum(one.disagreements for one in package.parity.outputs),
-        "maxAbsError": max((one.max_abs_error for one in package.parity.outputs), default=0.0),
+        "disagreements": package.parity.disagreements,
+        "maxAbsError": package.parity.max_abs_error,
         "rtol": package.parity.tolerance.rtol,
         "atol": package.parity.tolerance.atol,
     }

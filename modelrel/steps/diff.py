@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -106,7 +106,7 @@ def _metrics(a: Known, b: Known, ways: Mapping[str, str]) -> Part:
         if line.delta is None or not way:
             return line
         up = line.delta > 0
-        return _with(line, tone="better" if up == (way == "higher") else "worse", note=f"{way} is better")
+        return replace(line, tone="better" if up == (way == "higher") else "worse", note=f"{way} is better")
 
     if not a.source.metrics and not b.source.metrics:
         return Part(name="metrics", unknown="neither run logged any")
@@ -141,13 +141,6 @@ def _finite(value: Value) -> Value:
     return str(value) if odd else value
 
 
-def _with(line: Line, *, unit: Unit = "", tone: Tone = "", note: str = "") -> Line:
-    return Line(
-        what=line.what, before=line.before, after=line.after, delta=line.delta,
-        unit=unit or line.unit, tone=tone or line.tone, note=note or line.note,
-    )  # fmt: skip
-
-
 def _made(name: str, how: str, a: tuple[Known, dict[str, Value]], b: tuple[Known, dict[str, Value]]) -> Part:
     """Compare what was made of each, where something was made of both."""
     lacking = [known.label for known, found in (a, b) if not found]
@@ -163,8 +156,8 @@ def _units(name: str, line: Line) -> Line:
     unit = "s" if last == "answer" else unit
     before = line.before if isinstance(line.before, int | float) else 0
     if not unit or line.delta is None or abs(line.delta) < _NOISE[unit] * abs(before):
-        return _with(line, unit=unit)
-    return _with(line, unit=unit, tone="better" if line.delta < 0 else "worse")
+        return replace(line, unit=unit)
+    return replace(line, unit=unit, tone="better" if line.delta < 0 else "worse")
 
 
 def _signature(a: Known, b: Known) -> Part:
@@ -285,8 +278,8 @@ def _copies(one: Known) -> Iterator[tuple[str, Value]]:
             yield f"{form} proof", "not verified"
             continue
         yield f"{form} rows compared", f"{parity.rows:,}"
-        yield f"{form} labels that differ", sum(output.disagreements for output in parity.outputs)
-        yield f"{form} largest error", max((output.max_abs_error for output in parity.outputs), default=0.0)
+        yield f"{form} labels that differ", parity.disagreements
+        yield f"{form} largest error", parity.max_abs_error
 
 
 def _packages(one: Known) -> Iterator[tuple[str, Value]]:

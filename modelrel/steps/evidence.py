@@ -57,7 +57,7 @@ def _whole(folder: Path, source: SourceModel, smokes: tuple[SmokeReport, ...]) -
     held = [source, *packages, *(value for one in packages for value in (one.parity, one.converted))]
     known = {file.path: file for value in held for file in records.files_of(value)}
     wrong = [(name, "has other bytes than were written") for name in summary.changed(folder, known)]
-    tops = [folder / "source", *map(_home, packages)]
+    tops = [folder / "source", *(one.home for one in packages)]
     for path in (path for top in tops for path in archive.walk(top)):
         name = path.relative_to(folder).as_posix()
         beside = path.parent in tops[1:] and path.name in layout.RECORDS
@@ -68,8 +68,8 @@ def _whole(folder: Path, source: SourceModel, smokes: tuple[SmokeReport, ...]) -
     alone = [top for top in sorted(left) if not any((top / name).is_file() for name in _PACKAGED)]
     wrong += [((top / "Package.json").relative_to(folder).as_posix(), "is missing") for top in alone]
     for one in packages:
-        record = _home(one) / "Attestation.json"
-        if (_home(one) / layout.FOLDER).is_dir() != record.is_file():
+        record = one.home / "Attestation.json"
+        if (one.home / layout.FOLDER).is_dir() != record.is_file():
             wrong.append((record.relative_to(folder).as_posix(), "and the evidence that it is about belong together"))
     _refuse(wrong, f"modelrel release {source.label} --target …")
 
@@ -93,7 +93,7 @@ def attested(smokes: Sequence[SmokeReport], public_keys: Sequence[str]) -> tuple
     them and the signature is its own. Raises `Refused` for evidence about other bytes, a broken signature, a missing
     statement or, where there are keys, one that is signed by another.
     """
-    there = [smoke for smoke in smokes if (_home(smoke.package) / layout.FOLDER).is_dir()]
+    there = [smoke for smoke in smokes if (smoke.package.home / layout.FOLDER).is_dir()]
     read = [_attestation(smoke) for smoke in there]
     known: list[PublicKey] = []
     if any(one.key for one in read):
@@ -105,12 +105,12 @@ def attested(smokes: Sequence[SmokeReport], public_keys: Sequence[str]) -> tuple
 
 def signed(smoke: SmokeReport) -> Attestation | None:
     """Return what was signed about a package as it is now, None where nothing was."""
-    found = records.read(Attestation, _home(smoke.package) / "Attestation.json", None, smoke=smoke)
+    found = records.read(Attestation, smoke.package.home / "Attestation.json", None, smoke=smoke)
     return found if found is not None and found.key else None
 
 
 def _attestation(smoke: SmokeReport) -> Attestation:
-    record = _home(smoke.package) / "Attestation.json"
+    record = smoke.package.home / "Attestation.json"
     found = records.read(Attestation, record, None, smoke=smoke)
     if found is None:
         wrong = records.differing(Attestation, record, smoke=smoke)
@@ -121,7 +121,7 @@ def _attestation(smoke: SmokeReport) -> Attestation:
 
 def _checked(found: Attestation, known: Sequence[PublicKey]) -> Attestation:
     package = found.smoke.package
-    home = _home(package)
+    home = package.home
     trusted = tuple(key for key in known if key.id == found.key)
     if found.key and known and not trusted:
         name = (home / layout.FOLDER).relative_to(package.folder).as_posix()
@@ -131,10 +131,6 @@ def _checked(found: Attestation, known: Sequence[PublicKey]) -> Attestation:
     findings = check.package(home, check.Trust(keys=trusted, now=datetime.now(UTC)), digests)
     _refuse([(one.what, one.detail) for one in check.wrong(findings)], _AGAIN)
     return found if trusted else replace(found, key="")
-
-
-def _home(package: Package) -> Path:
-    return package.folder / package.converted.format / package.target
 
 
 def variants(package: Path, source: SourceModel, label: str) -> tuple[ParityReport, ...]:

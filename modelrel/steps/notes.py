@@ -170,11 +170,9 @@ def _proof(b: Known) -> Iterator[str]:
     yield from ("## How it was proven", "")
     for copy in proven:
         assert copy.parity is not None
-        wrong = sum(output.disagreements for output in copy.parity.outputs)
-        worst = max((output.max_abs_error for output in copy.parity.outputs), default=0.0)
         yield (
             f"- The {text(copy.converted.format)} copy answered {copy.parity.rows:,} rows as the original: "
-            f"{wrong:,} labels differ, the largest error is {worst:.2g}."
+            f"{copy.parity.disagreements:,} labels differ, the largest error is {copy.parity.max_abs_error:.2g}."
         )
     for one in b.smokes:
         yield (

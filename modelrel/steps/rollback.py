@@ -40,7 +40,7 @@ def held(registry: Registry, name: str, change: Change, to: str = "") -> Held:
     Raises `Invalid` where there is no such model, or `to` never held it; `Refused` where nobody held it before.
     """
     model = registry.known_model(name)
-    now = registry.holder(name, alias=change.to) if change.kind == "alias" else registry.holder(name, stage=change.to)
+    now = model.aliases.get(change.to, "") if change.kind == "alias" else registry.holder(name, stage=change.to)
     before = story.holders(model, change.kind, change.to)
     if to:
         if to not in (*before, now):

@@ -66,9 +66,7 @@ def describe(value: object) -> str:
         case ParityReport() if value.loss:
             return f"{value.rows:,} rows, {'; '.join(lost(value.loss))}"
         case ParityReport():
-            worst = max((output.max_abs_error for output in value.outputs), default=0.0)
-            wrong = sum(output.disagreements for output in value.outputs)
-            return f"{value.rows:,} rows, {wrong} labels differ, largest error {worst:.2g}"
+            return f"{value.rows:,} rows, {value.disagreements} labels differ, largest error {value.max_abs_error:.2g}"
         case Package():
             image = f"image {value.image.tags[0]}" if value.image and value.image.tags else value.artifact
             python = "" if value.python == "any" else f", Python {value.python}"

@@ -128,7 +128,6 @@ def standard_labels(parity: ParityReport, options: PackageOptions, licenses: str
 
 def _model_labels(parity: ParityReport) -> Mapping[str, str]:
     source = parity.source
-    worst = max((output.max_abs_error for output in parity.outputs), default=0.0)
     facts = {
         "version": __version__,
         "model.name": source.name,
@@ -139,7 +138,7 @@ def _model_labels(parity: ParityReport) -> Mapping[str, str]:
         "run-id": source.run_id,
         "source.sha256": source.digest,
         "parity.rows": str(parity.rows),
-        "parity.max-abs-error": f"{worst:g}",
+        "parity.max-abs-error": f"{parity.max_abs_error:g}",
     }
     return {PREFIX + key: value for key, value in facts.items()}
 

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from modelrel import archive, wheels
+from modelrel import wheels
 from tests.serving.clients import _made, run_client
 from tests.targets import javascript
 
@@ -96,16 +96,7 @@ def in_toto(*envelopes: Path) -> Any:
 def _modules() -> Path:
     """Return the folder in which npm has installed Sigstore's verifier, once for a machine."""
     folder = wheels.cache_dir() / "judges" / "-".join(one.rpartition("/")[2].replace("@", "-") for one in SIGSTORE)
-    with wheels.alone(folder.parent):
-        if not folder.is_dir():
-            with archive.fresh_folder(folder) as work:
-                (work / "package.json").write_text('{"private": true}')
-                words = ("--ignore-scripts", "--no-audit", "--no-fund", *SIGSTORE)
-                done = javascript.run("npm", "install", *words, at=work)
-                assert done.returncode == 0, done.stderr
-                for link in [path for path in work.rglob("*") if path.is_symlink()]:
-                    link.unlink()
-    return folder
+    return javascript.kept(folder, "--ignore-scripts", *SIGSTORE)
 
 
 def sigstore(public: Path, hint: str, *bundles: Path, at: Path) -> Any:

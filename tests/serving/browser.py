@@ -99,3 +99,29 @@ def tab(address: str) -> Iterator[Page]:
     with connect(made["webSocketDebuggerUrl"], max_size=None) as connection:
         yield Page(connection)
     httpx.get(f"{address}/json/close/{made['id']}", timeout=60)
+
+
+def contrast(texts: str, drawn: str = "") -> str:
+    """Return JavaScript for the contrast of text with what is behind it, by WCAG 2.2's formula, at its worst.
+
+    `texts` and `drawn` (letters of a plot) are selectors of CSS; what is not shown, or cannot be used now, is left out.
+    """
+    return _CONTRAST.replace("TEXTS", json.dumps(texts)).replace("DRAWN", json.dumps(drawn or ":not(*)"))
+
+
+_CONTRAST = """
+(() => {
+  const light = colour => { const [r, g, b] = colour.match(/[\\d.]+/g).slice(0, 3).map(part => {
+    const value = part / 255; return value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4 });
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b };
+  const behind = node => { for (; node; node = node.parentElement) {
+    const found = getComputedStyle(node).backgroundColor; if (!/, 0\\)$/.test(found)) return found }
+    return "rgb(255, 255, 255)" };
+  const all = (selector, ink) => [...document.querySelectorAll(selector)]
+    .map(node => [node, getComputedStyle(node)[ink]]);
+  return Math.min(...[...all(TEXTS, "color"), ...all(DRAWN, "fill")]
+    .filter(([node]) => !node.disabled && node.getClientRects().length).map(([node, ink]) => {
+      const [a, b] = [light(ink), light(behind(node))];
+      return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05) }));
+})()
+"""

@@ -19,7 +19,7 @@ from modelrel.serving.options import defaults
 from modelrel.serving.page import pretty
 from modelrel.serving.routing import Router
 from modelrel.serving.routing import answer as asked
-from tests.serving.browser import Page, browser, tab
+from tests.serving.browser import Page, browser, contrast, tab
 from tests.serving.conftest import Running, start, write_folder
 from tests.serving.released import METADATA, digits_folder, image_folder, table_folder, with_golden
 
@@ -212,22 +212,7 @@ def test_everything_that_can_be_used_has_a_name_for_those_who_do_not_see_it(page
     assert page.run("document.documentElement.lang") == "en"
 
 
-# The contrast of text with what is behind it, by WCAG 2.2's formula, at its worst.
-CONTRAST = """
-(() => {
-  const light = colour => { const [r, g, b] = colour.match(/[\\d.]+/g).slice(0, 3).map(part => {
-    const value = part / 255; return value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4 });
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b };
-  const behind = node => { for (; node; node = node.parentElement) {
-    const found = getComputedStyle(node).backgroundColor; if (!/, 0\\)$/.test(found)) return found }
-    return "rgb(255, 255, 255)" };
-  const text = "h1,h2,h3,p,a,td,th,dt,dd,code,pre,textarea,summary,button,small,.good,.bad";
-  return Math.min(...[...document.querySelectorAll(text)]
-    .filter(node => !node.disabled && node.getClientRects().length).map(node => {
-      const [a, b] = [light(getComputedStyle(node).color), light(behind(node))];
-      return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05) }));
-})()
-"""
+CONTRAST = contrast("h1,h2,h3,p,a,td,th,dt,dd,code,pre,textarea,summary,button,small,.good,.bad")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +13,7 @@ from modelrel import records
 from modelrel.delivered import Check, SmokeReport
 from modelrel.steps.package import package
 from modelrel.values import PackageOptions
-from tests.conftest import _answering, free_port
+from tests.registry.services import mlflow_server
 from tests.targets import tiny
 
 NAME = "churn"
@@ -26,21 +23,10 @@ NAME = "churn"
 def server(folder: Path, versions: int) -> Iterator[str]:
     """Give the address of a real `mlflow server` with a database of its own, where `NAME` has so many versions."""
     folder.mkdir(parents=True, exist_ok=True)
-    port = free_port()
-    command = [
-        sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--host",
-        "127.0.0.1", "--port", str(port), "--workers", "1", "--artifacts-destination", str(folder / "artifacts"),
-    ]  # fmt: skip
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, start_new_session=True)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        _answering(f"{url}/health", process, folder / "log")
+    options = ("--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", f"{folder}/artifacts")
+    with mlflow_server(folder, *options) as url:
         register(url, versions)
         yield url
-    finally:
-        os.killpg(process.pid, 15)
-        process.wait(20)
 
 
 def ask(url: str, method: str, path: str, **body: object) -> Any:

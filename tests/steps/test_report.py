@@ -15,7 +15,7 @@ from modelrel.delivered import Promotion
 from modelrel.promoted import Entry, Rule, Verdict
 from modelrel.steps import report, summary
 from modelrel.steps.facts import Known
-from tests.serving.browser import Page, browser, tab
+from tests.serving.browser import Page, browser, contrast, tab
 from tests.steps.told import HOSTILE, known, packaged
 
 SECTIONS = ["Verdict", "Lineage", "Parity", "Latency", "Sizes", "Bill of materials", "History", "Notes"]
@@ -158,22 +158,7 @@ def assert_drawn(svg: str) -> None:
 
 # in a real browser
 
-CONTRAST = """
-(() => {
-  const light = colour => { const [r, g, b] = colour.match(/[\\d.]+/g).slice(0, 3).map(part => {
-    const value = part / 255; return value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4 });
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b };
-  const behind = node => { for (; node; node = node.parentElement) {
-    const found = getComputedStyle(node).backgroundColor; if (!/, 0\\)$/.test(found)) return found }
-    return "rgb(255, 255, 255)" };
-  const inks = [...document.querySelectorAll("h1,h2,h3,h4,p,a,td,th,dt,dd,summary,caption,figcaption,li,.badge,.state")]
-    .map(node => [node, getComputedStyle(node).color]);
-  const drawn = [...document.querySelectorAll("svg text")].map(node => [node, getComputedStyle(node).fill]);
-  return Math.min(...[...inks, ...drawn].filter(([node]) => node.getClientRects().length).map(([node, ink]) => {
-      const [a, b] = [light(ink), light(behind(node))];
-      return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05) }));
-})()
-"""
+CONTRAST = contrast("h1,h2,h3,h4,p,a,td,th,dt,dd,summary,caption,figcaption,li,.badge,.state", drawn="svg text")
 
 # Letters of one plot that stand on one another.
 COLLISIONS = """
@@ -203,10 +188,11 @@ def look(page: Page, path: Path, width: int, scheme: str = "light") -> None:
     page.open(path.as_uri())
 
 
-@pytest.fixture
-def written(tmp_path: Path) -> Path:
-    path = tmp_path / "report.html"
-    path.write_text(report.page(whole(tmp_path / "one")), encoding="utf-8")
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("written")
+    path = folder / "report.html"
+    path.write_text(report.page(whole(folder / "one")), encoding="utf-8")
     return path
 
 

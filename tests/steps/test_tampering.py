@@ -25,7 +25,7 @@ from modelrel.values import ConvertedModel, PackageOptions, ParityReport, Source
 from tests.attestation import made
 from tests.conftest import Done, Run
 
-HOME = Path("onnx/modelpack")
+HOME = Path(made.HOME)
 Promote = Callable[..., Done]
 
 

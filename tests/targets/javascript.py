@@ -98,15 +98,20 @@ def typescript() -> Path:
     """Return the folder of TypeScript, which npm installs once and every process of the tests shares."""
     node()
     folder = wheels.cache_dir() / "npm" / f"typescript-{TYPESCRIPT}"
+    return kept(folder, f"typescript@{TYPESCRIPT}") / "node_modules" / "typescript"
+
+
+def kept(folder: Path, *words: str) -> Path:
+    """Return a folder in which npm has installed packages, once for a machine."""
     with wheels.alone(folder.parent):
         if not folder.is_dir():
             with archive.fresh_folder(folder) as work:
                 (work / "package.json").write_text('{"private": true}')
-                done = run("npm", "install", "--no-audit", "--no-fund", f"typescript@{TYPESCRIPT}", at=work)
+                done = run("npm", "install", "--no-audit", "--no-fund", *words, at=work)
                 assert done.returncode == 0, done.stderr
                 for link in [path for path in work.rglob("*") if path.is_symlink()]:
                     link.unlink()
-    return folder / "node_modules" / "typescript"
+    return folder
 
 
 def checked(folder: Path, *files: str) -> subprocess.CompletedProcess[str]:

@@ -58,9 +58,7 @@ def figures(parity: ParityReport) -> list[str]:
     """Return what was measured of a copy, in parts of a sentence."""
     loss = parity.loss
     if loss is None:
-        worst = max((one.max_abs_error for one in parity.outputs), default=0.0)
-        differ = sum(one.disagreements for one in parity.outputs)
-        return [f"{differ} answers differ", f"largest error {worst:.2g}"]
+        return [f"{parity.disagreements} answers differ", f"largest error {parity.max_abs_error:.2g}"]
     agreed = [] if loss.agreement is None else [f"{loss.agreement:.2%} of the labels agree"]
     off = [
         f"{one.name} off by {one.mean_error:.2g} on average, {one.max_error:.2g} at most"
