@@ -12,14 +12,14 @@ from typing import Final
 
 import yaml
 
-from modelrel import archive, pickles, records
+from modelrel import pickles, records
 from modelrel.delivered import Attestation, Package, Promotion, Pushed, SmokeReport
 from modelrel.errors import Invalid, ModelrelError, Unavailable
 from modelrel.formats import FORMATS
 from modelrel.promoted import Entry
 from modelrel.registry import ModelInfo, Registry, VersionInfo, history, mlmodel
 from modelrel.registry.reference import Reference
-from modelrel.steps import evidence, pull
+from modelrel.steps import evidence, grounds, pull
 from modelrel.steps.stages import Value
 from modelrel.values import ConvertedModel, ParityReport, SourceModel
 
@@ -220,7 +220,4 @@ def _promotions(folder: Path, smokes: tuple[SmokeReport, ...]) -> tuple[Promotio
 
 def _pickled(source: SourceModel) -> str:
     """Return the verdict on what loading the pulled files would run, "" where they are not there."""
-    if not source.files:
-        return ""
-    listed = {file.path.partition("/")[2]: archive.within(source.folder, file.path) for file in source.files}
-    return pickles.worst(pickles.examine(listed))
+    return pickles.worst(grounds.pickled(source)) if source.files else ""

@@ -7,16 +7,16 @@ import json
 import re
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from modelrel import pickles
+from modelrel import archive, pickles
 from modelrel.delivered import SmokeReport
 from modelrel.errors import Invalid, Unavailable
 from modelrel.policy import Approval, Facts, Holder, Policy
 from modelrel.promoted import Change
 from modelrel.registry import Registry, VersionInfo, mlmodel
+from modelrel.steps.into import Route
 from modelrel.values import SourceModel
 
 APPROVAL: Final = "modelrel.approval."
@@ -27,7 +27,7 @@ _LONGEST: Final = 200
 
 def gathered(
     smokes: tuple[SmokeReport, ...],
-    registry: Registry,
+    route: Route,
     change: Change,
     policy: Policy,
     previous: str,
@@ -37,16 +37,16 @@ def gathered(
     `previous` is the version that holds the alias now, "" where none does. `now` is left "".
     """
     source, rung = smokes[0].package.converted.source, policy.rung(change)
-    found = registry.version(source.name, source.version)
-    info = registry.model(source.name)
-    held = {alias for alias, version in (info.aliases if info else {}).items() if version == source.version}
+    registry, name, own = route.told(source)
+    found, info = registry.version(name, own), registry.model(name)
+    held = {alias for alias, version in (info.aliases if info else {}).items() if version == own}
     stage = {found.stage} if found and found.stage not in ("", "None") else set()
-    compare = previous not in ("", source.version) and not change.rollback
+    compare = previous not in ("", route.version) and not change.rollback
     tags = dict(found.tags) if found else {}
     return Facts(
         smokes=smokes,
         trusted=frozenset(map(key_id, policy.public_keys)) if rung.signed else frozenset(),
-        holder=_holder(registry, source.name, previous) if compare and (rung.metrics or rung.signature) else None,
+        holder=_holder(route.registry, route.name, previous) if compare and (rung.metrics or rung.signature) else None,
         holds=frozenset(held | stage),
         metrics=_metrics(registry, found, source.model_id) if rung.metrics and found else {},
         tags=tags,
@@ -57,14 +57,9 @@ def gathered(
     )
 
 
-def against(known: Facts, registry: Registry, name: str, version: str) -> Facts:
-    """Return the facts with the version that holds the alias where the promotion goes: another registry, or name."""
-    return replace(known, holder=_holder(registry, name, version))
-
-
 def pickled(source: SourceModel) -> tuple[pickles.Finding, ...]:
     """Return what loading a pulled model would run, by its files; nothing is loaded."""
-    return pickles.examine({file.path: source.folder / file.path for file in source.files})
+    return pickles.examine({file.path: archive.within(source.folder, file.path) for file in source.files})
 
 
 def _metrics(registry: Registry, found: VersionInfo, model_id: str) -> dict[str, float]:
@@ -140,4 +135,4 @@ def approve(source: SourceModel, one: Approval, registry: Registry) -> None:
             f"{source.uri} is not a registered version, so nobody can approve of it",
             "Register it, then approve of NAME/VERSION.",
         )
-    registry.mlflow.set_tags(source.name, source.version, dict([approval(one)]))
+    registry.writer.set_tags(source.name, source.version, dict([approval(one)]))

@@ -21,15 +21,25 @@ _URI: Final = re.compile(r"models:/[^/:@\x00-\x1f]+/\d+")
 class Route:
     """From which registry a model comes, and in which one, under which name and version, its alias moves.
 
-    `version` is "" for a model that has not been carried over yet; `elsewhere` is whether it goes from one registry
-    (or name) to another.
+    `version` is "" for a model that has not been carried over yet. `origin` is None for one that was, where only what
+    it became counts: then nobody asks the registry that it came from.
     """
 
-    origin: Registry
+    origin: Registry | None
     registry: Registry
     name: str
     version: str
-    elsewhere: bool = True
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether it goes from one registry (or name) to another."""
+        return self.registry is not self.origin
+
+    def told(self, source: SourceModel) -> tuple[Registry, str, str]:
+        """Return the registry, name and version whose tags, metrics and aliases tell of a model."""
+        if self.origin is None:
+            return self.registry, self.name, self.version
+        return self.origin, source.name, source.version
 
     def called(self, to: str) -> str:
         """Return what the record of a promotion to an alias is called: one file for each alias of each registry."""
@@ -38,7 +48,7 @@ class Route:
 
 def within(registry: Registry, source: SourceModel) -> Route:
     """Return the route of a promotion in the registry that the model was pulled from."""
-    return Route(registry, registry, source.name, source.version, elsewhere=False)
+    return Route(registry, registry, source.name, source.version)
 
 
 def came(registry: Registry, name: str, version: str) -> tuple[str, Route] | None:
@@ -51,7 +61,7 @@ def came(registry: Registry, name: str, version: str) -> tuple[str, Route] | Non
     home = _URI.fullmatch(tags.get(_FROM, ""))
     if not tags.get(carried.SHA256) or not home:
         return None
-    return home[0], Route(registry, registry, name, version)
+    return home[0], Route(None, registry, name, version)
 
 
 def same(source: SourceModel, route: Route) -> None:
@@ -74,7 +84,7 @@ def route(origin: Registry, into: tuple[Registry, str] | Route | None, smokes: t
     if isinstance(into, Route):
         return into
     if not smokes:
-        return Route(origin, origin, "", "", elsewhere=False)  # nothing to promote, as `promote.plan` says
+        return Route(origin, origin, "", "")  # nothing to promote, as `promote.plan` says
     source = smokes[0].package.converted.source
     if into is None:
         return within(origin, source)
@@ -88,7 +98,7 @@ def carried_over(planned: Promotion, route: Route, note: Callable[[str], None]) 
 
     Its tags are those of the version here, and where it came from. What the policy refuses is not carried.
     """
-    if route.version or not route.elsewhere or planned.verdict.refused:
+    if route.version or route.origin is None or not route.elsewhere or planned.verdict.refused:
         return planned
     source = planned.smokes[0].package.converted.source
     found = route.origin.version(source.name, source.version)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
-from modelrel import __version__, archive, records
+from modelrel import __version__, records
 from modelrel.delivered import Attestation, Package, Promotion, Pushed, SmokeReport
 from modelrel.errors import Conflict, Invalid, ModelrelError, Refused
 from modelrel.policy import Policy, judge
@@ -59,8 +59,8 @@ def plan(
     """Return what a promotion would write, judged by the policy; nothing is changed, and nothing is refused for a rule.
 
     `where` is the registry, or the way into another one. `previous` is the version that holds the alias now ("" where
-    none does). Raises `Refused` where a report is about
-    other bytes than those on disk, `Invalid` where the version is not in the registry.
+    none does). Raises `Refused` where a report is about other bytes than those on disk, `Invalid` where the version is
+    not in the registry.
     """
     if not smokes:
         raise Refused(
@@ -72,15 +72,13 @@ def plan(
         for value in (smoke.package, smoke.package.parity, smoke.package.converted, source):
             records.intact(value)
     route = where if isinstance(where, Route) else within(where, source)
-    if route.elsewhere and change.rollback:
+    if route.origin is None:
         same(source, route)
     else:
         _registered(source, route.origin)
     target = check_target(change.kind, change.to)
     previous = _previous(route, replace(change, to=target))
-    known = grounds.gathered(smokes, route.origin, change, policy, "" if route.elsewhere else previous)
-    if route.elsewhere and previous not in ("", route.version) and not change.rollback:
-        known = grounds.against(known, route.registry, route.name, previous)
+    known = grounds.gathered(smokes, route, change, policy, previous)
     known = replace(known, attestations=attestations, now=datetime.now(UTC).isoformat(timespec="seconds"))
     return Promotion(
         smokes=smokes,
@@ -191,8 +189,7 @@ def promote(planned: Promotion, registry: Registry, note: Callable[[str], None] 
 
 def _pushed(package: Package) -> str:
     """Return what a registry of images has of a package (`NAME:TAG@DIGEST`), "" where it was not pushed."""
-    record = archive.within(package.folder, package.artifact).parent / "Pushed.json"
-    found = records.read(Pushed, record, None, package=package)
+    found = records.read(Pushed, package.home / "Pushed.json", None, package=package)
     return f"{found.name}@{found.digest}" if found else ""
 
 
@@ -204,8 +201,8 @@ def _details(planned: Promotion) -> dict[str, Any]:
         "model_sha256": parity.converted.file.sha256,
         "parity": {
             "rows": parity.rows,
-            "max_abs_error": max((output.max_abs_error for output in parity.outputs), default=0.0),
-            "disagreements": sum(output.disagreements for output in parity.outputs),
+            "max_abs_error": parity.max_abs_error,
+            "disagreements": parity.disagreements,
         },
         "artifacts": {
             smoke.package.target: {

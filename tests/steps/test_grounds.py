@@ -16,6 +16,7 @@ from modelrel.promoted import Change
 from modelrel.registry import Registry
 from modelrel.registry.reference import parse
 from modelrel.steps import grounds, pull
+from modelrel.steps.into import within
 from modelrel.values import SourceModel
 from tests.policy.releases import smoke
 
@@ -34,7 +35,9 @@ def pulled(own_registry: str, tmp_path: Path) -> SourceModel:
 def gather(own_registry: str, pulled: SourceModel) -> Gather:
     def facts(previous: str = "1", asked: dict[str, Any] = ASKED, **change: Any) -> Facts:
         made = Change(**({"kind": "alias", "to": "champion", "by": "grace"} | change))
-        return grounds.gathered((smoke(of=pulled),), Registry(own_registry), made, read(asked), previous)
+        return grounds.gathered(
+            (smoke(of=pulled),), within(Registry(own_registry), pulled), made, read(asked), previous
+        )
 
     return facts
 

@@ -187,6 +187,20 @@ def test_a_rollback_where_it_went_stands_on_the_evidence_of_where_it_came_from(
     assert (dist / "churn-1" / f"Promotion.{AS}-champion.json").is_file()
 
 
+def test_a_rollback_where_it_went_is_held_against_the_tags_there(
+    run: Run, server: str, file: str, tmp_path: Path
+) -> None:
+    dist = tmp_path / "dist"
+    carried_over(run, server, file, dist)
+    Path("modelrel.toml").write_text('[policy.champion.tags]\nreviewed = "yes"\n')
+    shared = ("--alias", "champion", "--registry", file, "--dist", dist, "--json")
+    untagged = run("rollback", AS, *shared)
+    assert (untagged.code, "tags.reviewed" in untagged.json["error"]["message"]) == (4, True), untagged.out
+    Registry(file).writer.set_tags(AS, "1", {"reviewed": "yes"})
+    done = run("rollback", AS, *shared)
+    assert (done.code, Registry(file).aliases(AS)) == (0, {"champion": "1"}), done.out
+
+
 def test_a_rollback_is_refused_where_the_evidence_is_about_other_files_than_were_carried_over(
     run: Run, server: str, file: str, tmp_path: Path
 ) -> None:
