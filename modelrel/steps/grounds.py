@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from modelrel import archive, pickles
+from modelrel import pickles
 from modelrel.delivered import SmokeReport
 from modelrel.errors import Invalid, Unavailable
 from modelrel.policy import Approval, Facts, Holder, Policy
@@ -59,7 +59,7 @@ def gathered(
 
 def pickled(source: SourceModel) -> tuple[pickles.Finding, ...]:
     """Return what loading a pulled model would run, by its files; nothing is loaded."""
-    return pickles.examine({file.path: archive.within(source.folder, file.path) for file in source.files})
+    return pickles.examine({file.path: source.folder / file.path for file in source.files})
 
 
 def _metrics(registry: Registry, found: VersionInfo, model_id: str) -> dict[str, float]:
